@@ -1,0 +1,45 @@
+# make run    sets everything up and runs the quickstart
+# make test   sets everything up and runs the tests
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?= experiment=quickstart
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types check clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'python3 >= 3.10 needed: make PYTHON=python3.12 run' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(BIN)/.developer: $(BIN)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+run: $(BIN)/.installed ## run a study, by default the quickstart (make run ARGS="experiment=table2 data=mnist")
+	$(BIN)/pdml run $(ARGS)
+
+test: $(BIN)/.developer ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.developer ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(BIN)/.developer ## put all files into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(BIN)/.developer ## mypy
+	$(BIN)/mypy
+
+check: lint types test ## everything that CI runs
+
+clean: ## delete the virtual environment and caches; outputs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,254 @@
+"""The contract that every attack keeps: what goes in, what comes out, and what stays untouched."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.checks import check_choice, check_classes, check_images, check_logits, check_rows
+from attacks.objectives import reached
+from attacks.randomness import TARGET_CLASSES, choose_targets
+from attacks.target import Logits, frozen, logits_of
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack made of N images; every tensor is detached and on the images' device.
+
+    Attributes
+    ----------
+    x_adv : Tensor
+        (N, C, H, W) in [0, 1], dtype as given; a failed example is its best attempt.
+    success : Tensor
+        (N,) bool, verified on the target's logits after the attack.
+    y : Tensor
+        (N,) int64 labels moved away from.
+    predicted : Tensor
+        (N,) int64, the target's prediction on `x_adv`.
+    target : Tensor or None
+        (N,) int64 classes aimed at; None for an untargeted attack.
+    l2, linf, l0 : Tensor
+        (N,) distances to the clean images, in units of the pixel range; l0 counts the changed pixel values.
+    passes : Tensor
+        (N,) int64 gradients of the target that were used for each example.
+    zero_gradients : Tensor
+        (N,) int64, how many of those were zero everywhere (a saturated softmax, for one).
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    y: Tensor
+    predicted: Tensor
+    target: Tensor | None
+    l2: Tensor
+    linf: Tensor
+    l0: Tensor
+    passes: Tensor
+    zero_gradients: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch to attack, checked, with the model frozen: what `Attack.craft` sees.
+
+    Attributes
+    ----------
+    logits : callable
+        Images (n, C, H, W) to readout logits (n, K), differentiable.
+    x, y, target, clean_logits, index
+        Clean images, labels moved away from, classes aimed at or None, (N, K) clean logits, example numbers.
+    seed : int
+        With `index`, the only source of randomness.
+    progress : callable
+        Takes (done, total).
+    """
+
+    logits: Logits
+    x: Tensor
+    y: Tensor
+    target: Tensor | None
+    clean_logits: Tensor
+    index: Tensor
+    seed: int
+    progress: Progress
+
+    def targets(self, rows: Tensor) -> Tensor | None:
+        """Classes aimed at by the examples `rows`, or None."""
+        return None if self.target is None else self.target[rows]
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What `Attack.craft` returns: images (N, C, H, W), and the (N,) int64 counts of `AttackResult`."""
+
+    x_adv: Tensor
+    passes: Tensor
+    zero_gradients: Tensor
+
+
+def input_gradient(objective: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
+    """Gradient of the *summed* objective with respect to `x`, so that no row is scaled by its batch.
+
+    Parameters
+    ----------
+    objective : Tensor
+        (n,), one value an example.
+    x : Tensor
+        The leaf that it depends on, with n rows.
+    keep : bool
+        Keep the graph for another backward pass.
+
+    Raises
+    ------
+    ValueError
+        The target's logits carry no gradient.
+    """
+    if not objective.requires_grad:
+        raise ValueError(
+            "the target's logits carry no gradient to the images: remove no_grad or detach from the target"
+        )
+    return torch.autograd.grad(objective.sum(), x, retain_graph=keep)[0]
+
+
+def all_zero(gradient: Tensor) -> Tensor:
+    """(n,) bool: the gradient of the example is zero everywhere."""
+    return (gradient == 0).flatten(1).all(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack; its fields are its hyper-parameters, its call is stateless.
+
+    Row i of the result depends on row i of the input and on (seed, index[i]) alone: batch mates, order and
+    sharding do not matter.
+
+    Parameters
+    ----------
+    targeted : bool
+        Aim at a class instead of away from `y`.
+    target_class : str
+        How a targeted attack picks it: ``random``, ``runner_up`` or ``next``; see `choose_targets`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    norm: ClassVar[str]
+
+    targeted: bool = False
+    target_class: str = "random"
+
+    def __post_init__(self) -> None:
+        check_choice(self.target_class, TARGET_CLASSES, "target_class")
+
+    @abstractmethod
+    def craft(self, task: Task) -> Crafted:
+        """Make the adversarial images of a checked, non-empty batch; called with gradients enabled."""
+
+    def reached(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """(n,) bool: does an image with these logits count as a success?"""
+        return reached(logits, y, target)
+
+    def __call__(
+        self,
+        target: Any,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        y_target: Tensor | None = None,
+        index: Tensor | Sequence[int] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> AttackResult:
+        """Attack a batch of images.
+
+        Parameters
+        ----------
+        target : object
+            Has ``logits(x)``, or is an ``nn.Module`` or any callable from images to readout logits (N, K).
+        x : Tensor
+            Clean images, (N, C, H, W), float32 or float64 in [0, 1]; N may be 0.
+        y : Tensor, optional
+            (N,) labels to move away from; default: the target's own predictions on `x`.
+        y_target : Tensor, optional
+            (N,) classes to aim at, for a targeted attack; default: by `target_class`.
+        index : Tensor or sequence of int, optional
+            (N,) numbers of the examples in their data set; default 0..N-1.
+        seed : int
+            Seed of everything random.
+        progress : callable, optional
+            Called as ``progress(done, total)``.
+
+        Returns
+        -------
+        AttackResult
+
+        Raises
+        ------
+        TypeError, ValueError
+            One line that names what is wrong with the images, labels, target or logits.
+        """
+        check_images(x)
+        # leaves a caller's no_grad and inference_mode: an attack needs gradients
+        with torch.inference_mode(False), torch.enable_grad(), frozen(target):
+            task = self._task(logits_of(target), x.detach().clone(), y, y_target, index, seed, progress)
+            if len(x):
+                return self._verify(task, self.craft(task))
+            none = torch.zeros(0, dtype=torch.int64, device=x.device)
+            return self._verify(task, Crafted(task.x, none, none.clone()))
+
+    def _task(
+        self,
+        logits: Logits,
+        x: Tensor,
+        y: Tensor | None,
+        y_target: Tensor | None,
+        index: Tensor | Sequence[int] | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> Task:
+        if y_target is not None and not self.targeted:
+            raise ValueError("y_target was given to an untargeted attack: build it with targeted=True")
+        clean = _evaluate(logits, x)
+        label = clean.argmax(dim=1) if y is None else check_rows(y, x, "y")
+        check_classes(label, clean.shape[1], "y")
+        rows = torch.arange(len(x)) if index is None else check_rows(index, x, "index").cpu()
+        goal = None
+        if y_target is not None:
+            goal = check_rows(y_target, x, "y_target")
+            check_classes(goal, clean.shape[1], "y_target")
+        elif self.targeted:
+            goal = choose_targets(self.target_class, clean, label, seed, rows)
+        return Task(logits, x, label, goal, clean, rows, seed, progress or (lambda done, total: None))
+
+    def _verify(self, task: Task, crafted: Crafted) -> AttackResult:
+        x_adv = crafted.x_adv.detach()
+        logits = _evaluate(task.logits, x_adv)
+        change = (x_adv - task.x).flatten(1)
+        return AttackResult(
+            x_adv=x_adv,
+            success=self.reached(logits, task.y, task.target),
+            y=task.y,
+            predicted=logits.argmax(dim=1),
+            target=task.target,
+            l2=torch.linalg.vector_norm(change, dim=1),
+            linf=change.abs().amax(dim=1),
+            l0=(change != 0).sum(dim=1).to(x_adv.dtype),
+            passes=crafted.passes,
+            zero_gradients=crafted.zero_gradients,
+        )
+
+
+def _evaluate(logits: Logits, x: Tensor) -> Tensor:
+    """Checked logits (N, K) without a graph; an empty batch never reaches the target (K is then 2)."""
+    if not len(x):
+        return x.new_zeros(0, 2)
+    with torch.no_grad():
+        out = logits(x)
+    check_logits(out, len(x))
+    return out

@@ -1,0 +1,74 @@
+"""Basic iterative method: small gradient-sign steps, projected after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
+from attacks.checks import check_choice, check_count, check_number
+from attacks.objectives import LOSSES, ascent
+from attacks.randomness import uniform
+
+
+@dataclass(frozen=True)
+class BIM(Attack):
+    """x_{k+1} = clip(P(x_k + step * sign(grad_x L(x_k, y))), 0, 1) (Kurakin, Goodfellow and Bengio 2017).
+
+    P projects onto the L-infinity ball of radius eps around x. With a random start it is PGD (Madry et al.
+    2018).
+
+    Parameters
+    ----------
+    eps : float
+        Radius of the L-infinity ball, in units of the pixel range; 0 is allowed.
+    loss : str
+        ``ce`` (as published) or ``margin``, which does not saturate; see `objectives.ascent`.
+    iterations : int
+        Number of steps; all are taken, also past the first success.
+    step : float or None
+        Size of a step; None: eps / iterations.
+    random_start : bool
+        Start uniformly inside the ball instead of at x.
+    """
+
+    norm: ClassVar[str] = "linf"
+
+    eps: float = 0.1
+    loss: str = "ce"
+    iterations: int = 10
+    step: float | None = None
+    random_start: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.eps, "eps")
+        check_choice(self.loss, LOSSES, "loss")
+        check_count(self.iterations, "iterations")
+        if self.step is not None:
+            check_number(self.step, "step", strict=True)
+
+    def craft(self, task: Task) -> Crafted:
+        """`iterations` gradients a batch; the last iterate is returned."""
+        step = self.eps / self.iterations if self.step is None else self.step
+        x_adv = self._start(task)
+        zeros = torch.zeros_like(task.y)
+        for iteration in range(self.iterations):
+            x_adv.requires_grad_()
+            gradient = input_gradient(ascent(self.loss, task.logits(x_adv), task.y, task.target), x_adv)
+            x_adv = self._project(x_adv.detach() + step * gradient.sign(), task.x)
+            zeros += all_zero(gradient)
+            task.progress((iteration + 1) * len(task.x), self.iterations * len(task.x))
+        return Crafted(x_adv, torch.full_like(task.y, self.iterations), zeros)
+
+    def _start(self, task: Task) -> Tensor:
+        if not self.random_start:
+            return task.x.clone()
+        noise = 2 * uniform(task.x, task.seed, task.index, "start") - 1
+        return self._project(task.x + self.eps * noise, task.x)
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return (x + (x_adv - x).clamp(-self.eps, self.eps)).clamp(0, 1)

@@ -1,0 +1,45 @@
+"""Fast gradient sign method: one step of size eps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
+from attacks.checks import check_choice, check_number
+from attacks.objectives import LOSSES, ascent
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """x' = clip(x + eps * sign(grad_x L(x, y)), 0, 1) (Goodfellow, Shlens and Szegedy 2015).
+
+    Targeted: one step down the loss of the target class.
+
+    Parameters
+    ----------
+    eps : float
+        Radius of the L-infinity ball, in units of the pixel range; 0 is allowed.
+    loss : str
+        ``ce`` (as published) or ``margin``, which does not saturate; see `objectives.ascent`.
+    """
+
+    norm: ClassVar[str] = "linf"
+
+    eps: float = 0.1
+    loss: str = "ce"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.eps, "eps")
+        check_choice(self.loss, LOSSES, "loss")
+
+    def craft(self, task: Task) -> Crafted:
+        """One gradient a batch."""
+        x = task.x.clone().requires_grad_()
+        gradient = input_gradient(ascent(self.loss, task.logits(x), task.y, task.target), x)
+        x_adv = (task.x + self.eps * gradient.sign()).clamp(0, 1)
+        task.progress(len(x), len(x))
+        return Crafted(x_adv, torch.ones_like(task.y), all_zero(gradient).long())

@@ -1,0 +1,37 @@
+"""Scoring: how adversarial an input looks to a detector, and how well detectors and embeddings do.
+
+Every detector follows one sign: a higher score means more adversarial. The room needs torch, numpy and
+scikit-learn alone.
+"""
+
+from __future__ import annotations
+
+from detection.base import Detector, threshold
+from detection.bound import Bound, distortion_bound, jacobian_norm, other_class_distance
+from detection.clusters import cluster_distance, cluster_variance, davies_bouldin
+from detection.evaluate import all_auc, auc, bootstrap_auc, paired_auc, tpr_at_fpr
+from detection.features import Features, View
+from detection.intervals import Interval, proportion
+from detection.kde import KDE
+
+__all__ = [
+    "KDE",
+    "Bound",
+    "Detector",
+    "Features",
+    "Interval",
+    "View",
+    "all_auc",
+    "auc",
+    "bootstrap_auc",
+    "cluster_distance",
+    "cluster_variance",
+    "davies_bouldin",
+    "distortion_bound",
+    "jacobian_norm",
+    "other_class_distance",
+    "paired_auc",
+    "proportion",
+    "threshold",
+    "tpr_at_fpr",
+]

@@ -1,0 +1,82 @@
+"""The contract of a detector, and the threshold that turns its scores into alarms."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from detection.features import Features, View
+
+
+class Detector(ABC):
+    """Scores inputs: the higher the score, the more adversarial the input looks.
+
+    Class attributes
+    ----------------
+    needs_images : bool
+        Whether `score` reads `view.x`; where False, cached features suffice.
+    differentiable : bool
+        Whether the score passes a gradient back to the view's embeddings, logits or images.
+    """
+
+    needs_images: ClassVar[bool] = False
+    differentiable: ClassVar[bool]
+
+    @abstractmethod
+    def fit(self, train: Features, validation: Features) -> Self:
+        """Learn from clean features of the training and of the validation images; returns self."""
+
+    @abstractmethod
+    def score(self, view: View) -> Tensor:
+        """Score each row of the view: (N,) float64, higher = more adversarial."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that `fit` learnt, as tensors that safetensors can store."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> Self:
+        """Take over a state of `state_dict`; returns self, as if fitted."""
+
+    def threshold(self, validation_scores: Tensor, fpr: float) -> float:
+        """Freeze the alarm threshold on clean validation scores: see `detection.base.threshold`."""
+        return threshold(validation_scores, fpr)
+
+
+def threshold(clean_scores: Tensor, fpr: float) -> float:
+    """Find the smallest clean score that holds a false-positive rate.
+
+    An input raises the alarm where its score is *strictly above* the threshold. Of n clean scores at most
+    floor(fpr n) lie strictly above the returned value, ties included, so the realised rate never exceeds
+    `fpr`.
+
+    Parameters
+    ----------
+    clean_scores : Tensor
+        (N,) finite scores of clean images that the detector was not fitted on, N >= 1.
+    fpr : float
+        The false-positive rate allowed, 0 <= fpr < 1.
+
+    Returns
+    -------
+    float
+        The threshold.
+
+    Raises
+    ------
+    ValueError
+        For a rate outside [0, 1), no scores, or scores that are not finite.
+    """
+    if not 0 <= fpr < 1:
+        raise ValueError(f"the false-positive rate must lie in [0, 1), got {fpr}")
+    scores = torch.as_tensor(clean_scores, dtype=torch.float64).flatten()
+    if len(scores) == 0 or not torch.isfinite(scores).all():
+        raise ValueError("the threshold needs at least one clean score, and finite ones only")
+    # the small addend undoes rounding such as 0.29 * 100 = 28.999999999999996
+    allowed = math.floor(fpr * len(scores) + 1e-9)
+    return float(scores.sort(descending=True).values[allowed])

@@ -1,0 +1,218 @@
+"""Kernel density detector (Feinman et al. 2017) on the embedding of the predicted class."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from detection import bandwidth as rules
+from detection.base import Detector
+from detection.density import log_density
+from detection.features import LAYERS, Features, View
+
+RULES = ("validation", "loo", "nn_median")
+
+
+class KDE(Detector):
+    """Score = -log density of the embedding under the training embeddings of its *predicted* class.
+
+    Each class has at most `kernels_per_class` isotropic Gaussian kernels: training embeddings of that *true*
+    class, drawn at random without replacement. One bandwidth serves all classes. Everything is float64 and in
+    log space, so neither the score nor its gradient vanishes far from every kernel.
+
+    Parameters
+    ----------
+    bandwidth : {"validation", "loo", "nn_median"} or float
+        Rule (see `detection.bandwidth`) or a number > 0 in units of the embedding.
+    kernels_per_class : int
+        Kernels per class; a class with fewer training images gives all of them.
+    layer : {"embedding", "logits"}
+        The layer whose density is estimated.
+    seed : int
+        Seed of the draw; class c's kernels depend on (seed, c) alone.
+
+    Attributes
+    ----------
+    bandwidth_ : float
+        The bandwidth in use, after `fit` or `load_state_dict`.
+
+    Raises
+    ------
+    ValueError
+        For hyper-parameters outside these ranges.
+    """
+
+    differentiable = True
+
+    def __init__(
+        self,
+        bandwidth: str | float = "validation",
+        kernels_per_class: int = 1000,
+        layer: str = "embedding",
+        seed: int = 0,
+    ) -> None:
+        is_number = isinstance(bandwidth, int | float) and not isinstance(bandwidth, bool)
+        if not (bandwidth in RULES or (is_number and 0 < float(bandwidth) < math.inf)):
+            raise ValueError(
+                f"bandwidth must be one of {', '.join(RULES)} or a number above 0, got {bandwidth!r}"
+            )
+        if kernels_per_class < 1:
+            raise ValueError(f"kernels_per_class must be at least 1, got {kernels_per_class}")
+        if layer not in LAYERS:
+            raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(LAYERS)}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
+        self.bandwidth, self.kernels_per_class, self.layer, self.seed = (
+            bandwidth,
+            kernels_per_class,
+            layer,
+            seed,
+        )
+        self.bandwidth_ = math.nan
+        self._kernels: list[Tensor] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"KDE(bandwidth={self.bandwidth!r}, kernels_per_class={self.kernels_per_class}, "
+            f"layer={self.layer!r}, seed={self.seed})"
+        )
+
+    def fit(self, train: Features, validation: Features) -> Self:
+        """Draw the kernels from `train` and choose the bandwidth.
+
+        Parameters
+        ----------
+        train, validation : Features
+            Clean features with true labels; `validation` is read by the rule "validation" alone.
+
+        Returns
+        -------
+        KDE
+            Itself, fitted.
+
+        Raises
+        ------
+        ValueError
+            Where a class has no training embedding, an embedding is not finite, the two sets disagree, or
+            the rule finds no bandwidth.
+        """
+        points = _finite(train.layer(self.layer).detach(), "training")
+        groups = [(train.labels == c).nonzero().flatten() for c in range(train.num_classes)]
+        empty = [c for c, rows in enumerate(groups) if len(rows) == 0]
+        if empty:
+            raise ValueError(
+                f"KDE: no training embeddings of class {', '.join(map(str, empty))}: "
+                "every class of the model needs training images"
+            )
+        kernels = [points[self._draw(rows, c)] for c, rows in enumerate(groups)]
+        self.bandwidth_ = self._choose_bandwidth(kernels, validation)
+        self._kernels = kernels
+        return self
+
+    def _draw(self, rows: Tensor, label: int) -> Tensor:
+        count = min(self.kernels_per_class, len(rows))
+        chosen = np.random.default_rng([self.seed, label]).choice(len(rows), count, replace=False)
+        return rows[torch.from_numpy(np.sort(chosen)).to(rows.device)]
+
+    def _choose_bandwidth(self, kernels: list[Tensor], validation: Features) -> float:
+        if self.bandwidth == "loo":
+            return rules.leave_one_out(kernels)
+        if self.bandwidth == "nn_median":
+            return rules.nearest_neighbour_median(kernels)
+        if self.bandwidth == "validation":
+            points = _finite(validation.layer(self.layer).detach(), "validation")
+            if points.shape[1] != kernels[0].shape[1] or validation.num_classes != len(kernels):
+                raise ValueError("KDE: training and validation features come from different models")
+            return rules.by_validation(kernels, [points[validation.labels == c] for c in range(len(kernels))])
+        return float(self.bandwidth)
+
+    def score(self, view: View) -> Tensor:
+        """Score each row: (N,) float64, -log density under the predicted class; the gradient flows back."""
+        return -self.log_density(view.layer(self.layer), view.predicted)
+
+    def log_density(self, points: Tensor, classes: Tensor) -> Tensor:
+        """Log density of each point under the kernels of a class given for it.
+
+        Parameters
+        ----------
+        points : Tensor
+            (N, d) of the detector's layer, any float dtype and device.
+        classes : Tensor
+            (N,) int64, the class whose kernels count.
+
+        Returns
+        -------
+        Tensor
+            (N,) float64 on the points' device.
+
+        Raises
+        ------
+        RuntimeError
+            Before `fit` or `load_state_dict`.
+        ValueError
+            For points of another dimension, points that are not finite, or a class without kernels.
+        """
+        self._check_ready(points, classes)
+        points = _finite(points, "scored")
+        result = points.new_zeros(len(points))
+        for label in classes.unique().tolist():
+            rows = (classes == label).nonzero().flatten()
+            result = result.index_copy(
+                0, rows, log_density(points[rows], self._kernels[label], self.bandwidth_)
+            )
+        return result
+
+    def _check_ready(self, points: Tensor, classes: Tensor) -> None:
+        if not self._kernels:
+            raise RuntimeError("this KDE has no kernels yet: call fit or load_state_dict first")
+        dim = self._kernels[0].shape[1]
+        if points.dim() != 2 or points.shape[1] != dim or classes.shape != points.shape[:1]:
+            raise ValueError(
+                f"KDE: points must be (N, {dim}) with one class each, "
+                f"got {tuple(points.shape)} and {tuple(classes.shape)}"
+            )
+        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(self._kernels):
+            raise ValueError(
+                f"KDE: classes must lie in 0..{len(self._kernels) - 1}, "
+                f"found {int(classes.min())}..{int(classes.max())}"
+            )
+        # moved once and kept: an attack scores on its device thousands of times
+        self._kernels = [k.to(points.device) for k in self._kernels]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Kernels (M, d) float64, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU."""
+        if not self._kernels:
+            raise RuntimeError("this KDE has no kernels yet: call fit or load_state_dict first")
+        counts = torch.tensor([len(k) for k in self._kernels])
+        return {
+            "kernels": torch.cat(self._kernels).cpu(),
+            "classes": torch.arange(len(counts)).repeat_interleave(counts),
+            "bandwidth": torch.tensor([self.bandwidth_], dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> Self:
+        """Take over kernels and bandwidth of `state_dict`; ValueError where one of them is absent."""
+        missing = {"kernels", "classes", "bandwidth"} - state.keys()
+        if missing:
+            raise ValueError(
+                f"this is no KDE state, {', '.join(sorted(missing))} absent: fit the detector again"
+            )
+        counts = state["classes"].bincount().tolist()
+        self._kernels = list(state["kernels"].double().split(counts))
+        self.bandwidth_ = float(state["bandwidth"])
+        return self
+
+
+def _finite(points: Tensor, which: str) -> Tensor:
+    """Cast to float64 (autograd casts the gradient back), refusing NaN and infinities."""
+    bad = int((~torch.isfinite(points)).any(dim=1).sum())
+    if bad:
+        raise ValueError(
+            f"KDE: {bad} of {len(points)} {which} embeddings are not finite: "
+            "the model has diverged, train it again"
+        )
+    return points.double()

@@ -1,0 +1,56 @@
+"""The Hydra sweeper of pdm-lightning: Hydra asks, the study plans.
+
+Hydra imports every module of this folder at each start of any Hydra application, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig
+
+
+class StudySweeper(Sweeper):
+    """Expand the axes of a sweep and hand every cell to the task function, in this process.
+
+    Parameters
+    ----------
+    params : mapping of str to str, optional
+        Axes that an experiment file asks for, as ``{"defense": "ce,rce,pdm"}``. An override of the same name on the
+        command line takes the axis' place.
+    """
+
+    def __init__(self, params: DictConfig | None = None) -> None:
+        self.params = params
+        self.context: HydraContext | None = None
+        self.task: TaskFunction | None = None
+        self.config: DictConfig | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra hands over."""
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Call the task function once with each cell of the sweep.
+
+        Parameters
+        ----------
+        arguments : list of str
+            The overrides of the command line, sweeps among them.
+        """
+        from pdm_lightning.study.axes import expand
+
+        if self.context is None or self.task is None or self.config is None:
+            raise RuntimeError("Hydra calls setup() before sweep()")
+        loader, name = self.context.config_loader, self.config.hydra.job.config_name
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return loader.load_configuration(name, overrides, run_mode=RunMode.RUN)
+
+        params = [f"{key!s}={value}" for key, value in (self.params or {}).items()]
+        results = []
+        for cell in expand(params, arguments, compose, loader):
+            results.append(self.task(cell))  # type: ignore[arg-type]
+        return results

@@ -1,0 +1,100 @@
+"""Which device works, with how many threads, and in strict float32 where results have to be exact."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device that `name` asks for.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, or ``cuda:<number>``.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown, or this machine has no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    match = re.fullmatch(r"auto|cuda(?::(\d+))?", str(name))
+    if match is None:
+        raise ValueError(f"trainer.device={name!r} is unknown: use auto, cpu, cuda or cuda:<number>")
+    if not count:
+        raise ValueError(f"trainer.device={name}: PyTorch sees no GPU here; use trainer.device=cpu")
+    index = int(match[1] or 0)
+    if index >= count:
+        numbers = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"trainer.device={name}: this machine has {numbers}")
+    return torch.device("cuda", index)
+
+
+def set_threads(n: int | None) -> int:
+    """Have PyTorch compute on `n` CPU threads (None: leave it as it is); return the number in force.
+
+    Raises
+    ------
+    ValueError
+        Where `n` is no positive whole number.
+    """
+    if n is not None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(
+                f"trainer.threads={n!r}: use a positive whole number, or null to leave the choice"
+            )
+        torch.set_num_threads(n)
+    return torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def strict_float32() -> Iterator[None]:
+    """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored.
+
+    PyTorch has two sets of switches for this, and reading the older one raises where only the newer one
+    was moved. So both are moved, and the newer one, which is the finer, is restored last.
+    """
+    fine = _fine_switches()
+    fine_before = [switch.fp32_precision for switch in fine]
+    coarse_before = _coarse()
+    try:
+        if coarse_before is not None:
+            _set_coarse("highest", False)
+        for switch in fine:
+            switch.fp32_precision = "ieee"
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        if coarse_before is not None:
+            _set_coarse(*coarse_before)
+        for switch, value in zip(fine, fine_before, strict=True):
+            switch.fp32_precision = value
+
+
+def _fine_switches() -> list[Any]:
+    """Switches for each library and operation; PyTorch has them from 2.9 on."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        return []
+    cudnn, onednn = backends.cudnn, backends.mkldnn
+    return [backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn]
+
+
+def _coarse() -> tuple[str, bool] | None:
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # somebody moved the newer switches only: these cannot be read, and have no say
+        return None
+
+
+def _set_coarse(matmul: str, cudnn_tf32: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn_tf32

@@ -1,0 +1,191 @@
+"""The Lightning module that trains a classifier on a defence's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pdm_lightning.losses import CombinedLoss, Outputs
+from pdm_lightning.models import Classifier
+from pdm_lightning.optimization import lr_factor, make_optimizer
+from pdm_lightning.seeding import derive
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss became NaN or infinite."""
+
+
+class PDMModule(pl.LightningModule):
+    """Train a classifier with a weighted sum of loss terms.
+
+    Values of a step stay on the device; every `log_every` steps their means become one row of ``history``, go
+    to the trainer's loggers, and are checked for NaN. Validation adds a row of its own. A step is a function
+    of the weights, the optimizer's state, the batch, the seed and the step's number, so a resume is exact.
+
+    Parameters
+    ----------
+    classifier
+        What is trained; the loss sees its embeddings and raw logits.
+    loss
+        The defence's terms.
+    optimizer_spec
+        See :func:`pdm_lightning.optimization.make_optimizer`; ``schedule`` as in
+        :func:`pdm_lightning.optimization.lr_factor`.
+    total_steps
+        Steps of the whole training, for the schedule.
+    forward
+        For pairs: "concatenated" (one forward of 2B images) or "separate" (two of B).
+    seed
+        Of randomness inside the network (dropout), derived anew at each step.
+    log_every
+        Steps of a log row.
+
+    Raises
+    ------
+    ValueError
+        If `forward` is unknown or `log_every` is below 1.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        loss: CombinedLoss,
+        optimizer_spec: Mapping[str, Any],
+        total_steps: int,
+        forward: str = "concatenated",
+        seed: int = 0,
+        log_every: int = 20,
+    ) -> None:
+        super().__init__()
+        if forward not in ("concatenated", "separate"):
+            raise ValueError(f"defense.forward {forward!r} is unknown: choose concatenated or separate")
+        if log_every < 1:
+            raise ValueError(f"log_every {log_every} is below 1: give the number of steps of a log row")
+        self.classifier, self.loss = classifier, loss
+        self.optimizer_spec = dict(optimizer_spec)
+        self.separate, self.seed, self.log_every = forward == "separate", seed, log_every
+        self.factor = lr_factor(self.optimizer_spec.get("schedule"), total_steps)
+        self.floors = loss.floors(classifier.num_classes)
+        self.history: list[dict[str, float]] = []
+        self.images_seen = 0
+        self._columns = ["loss", *loss.names, "accuracy"]
+        self._pending: list[Tensor] = []
+        self._sums: Tensor | None = None
+        self._step, self._branches = -1, 1
+
+    def configure_optimizers(self) -> Optimizer:
+        """Build the optimizer; the learning rate is set at each step."""
+        optimizer = make_optimizer(self.classifier, self.optimizer_spec)
+        self._base_lr = [float(group["lr"]) for group in optimizer.param_groups]
+        self._optimizer = optimizer
+        return optimizer
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Compute the loss of a batch {x (B or 2B, C, H, W) in [0, 1], y, step, same of pairs}."""
+        self._step = step = int(batch["step"])
+        torch.manual_seed(derive(self.seed, "step", step))
+        factor = self.factor(step)
+        for group, base in zip(self._optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = base * factor
+        out = self._outputs(batch["x"], batch["y"], batch.get("same"))
+        total, values = self.loss(out)
+        self._branches = 2 if out.paired else 1
+        self._pending.append(self._values(total, values, out.logits, out.labels))
+        self.images_seen += len(out.labels)
+        if len(self._pending) >= self.log_every:
+            self.flush()
+        return total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the validation means; the accuracy counts the anchors of pairs alone."""
+        out = Outputs(*self.classifier.embed_and_raw(batch["x"]), batch["y"], batch.get("same"))
+        total, values = self.loss(out)
+        _, logits, labels = out.branches()[0]
+        row = self._values(total, values, logits, labels)
+        weighted = torch.cat([row, row.new_ones(1)]) * len(labels)
+        self._sums = weighted if self._sums is None else self._sums + weighted
+
+    def flush(self) -> None:
+        """Turn the values since the last row into a row.
+
+        Raises
+        ------
+        TrainingDiverged
+            If one of them is NaN or infinite.
+        """
+        if not self._pending:
+            return
+        table = torch.stack(self._pending).double().cpu()
+        self._pending.clear()
+        first = self._step - len(table) + 1
+        self._check(table, first)
+        self._log_row("train", table.mean(dim=0).tolist(), lr=self._optimizer.param_groups[0]["lr"])
+
+    def on_validation_start(self) -> None:
+        """Check the training before validating it."""
+        self.flush()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation images."""
+        if self._sums is None:
+            return
+        sums = self._sums.double().cpu()
+        self._sums = None
+        row = self._log_row("val", (sums[:-1] / sums[-1]).tolist())
+        self.log_dict({key: value for key, value in row.items() if key.startswith("val/")}, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Close the last row."""
+        self.flush()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the rows so far."""
+        checkpoint["pdm_history"] = self.history
+        checkpoint["pdm_images_seen"] = self.images_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the saved rows."""
+        self.history = list(checkpoint["pdm_history"])
+        self.images_seen = int(checkpoint["pdm_images_seen"])
+
+    def _outputs(self, x: Tensor, y: Tensor, same: Tensor | None) -> Outputs:
+        if same is None or not self.separate:
+            return Outputs(*self.classifier.embed_and_raw(x), y, same)
+        halves = [self.classifier.embed_and_raw(half) for half in x.split(len(same))]
+        z, raw = (torch.cat(parts) for parts in zip(*halves, strict=True))
+        return Outputs(z, raw, y, same)
+
+    @torch.no_grad()
+    def _values(self, total: Tensor, values: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+        accuracy = (self.classifier.read(logits).argmax(dim=1) == labels).float().mean()
+        return torch.stack([total.detach(), *(values[name] for name in self.loss.names), accuracy])
+
+    def _check(self, table: Tensor, first: int) -> None:
+        bad = ~torch.isfinite(table)
+        if not bad.any():
+            return
+        row = int(bad.any(dim=1).nonzero()[0])
+        names = [name for name, flag in zip(self._columns, bad[row].tolist(), strict=True) if flag]
+        # the total is NaN whenever a term is: name the term
+        culprit = next((name for name in names if name != "loss"), "loss")
+        raise TrainingDiverged(
+            f"{culprit} became {table[row, self._columns.index(culprit)].item()} at step {first + row}: "
+            "lower optimizer.lr or the term's weight, or raise optimizer.schedule.warmup"
+        )
+
+    def _log_row(self, split: str, means: list[float], **extra: float) -> dict[str, float]:
+        row: dict[str, float] = {"step": self._step + 1, "images": self.images_seen, **extra}
+        row |= {f"{split}/{name}": value for name, value in zip(self._columns, means, strict=True)}
+        # a classification term on pairs is the sum of two branches
+        row |= {
+            f"{split}/{n}_excess": row[f"{split}/{n}"] - self._branches * f for n, f in self.floors.items()
+        }
+        self.history.append(row)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=self._step + 1)
+        return row

@@ -1,0 +1,179 @@
+"""The classifier: centre, embed, head, readout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear head that takes images in [0, 1] and gives readout logits.
+
+    Reverse cross-entropy trains the smallest raw logit onto the true class: with ``readout="reverse"`` the
+    readout logits are -o. Everything outside training sees the readout alone.
+
+    Parameters
+    ----------
+    backbone
+        Maps centred images (N, C, H, W) to embeddings (N, d).
+    embedding_dim
+        d.
+    num_classes
+        K, at least 2.
+    readout
+        "direct" (o) or "reverse" (-o).
+    mean, std
+        Centring and scale of the pixels, one number or one a channel: the backbone sees (x - mean) / std.
+
+    Raises
+    ------
+    ValueError
+        If `readout` is unknown, K < 2 or a std is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        embedding_dim: int,
+        num_classes: int,
+        readout: str = "direct",
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.5,
+    ) -> None:
+        super().__init__()
+        self._setup(num_classes, readout, mean, std)
+        self.backbone = backbone
+        self.head = nn.Linear(embedding_dim, num_classes)
+        # He's variance for a layer without an activation after it; small biases would only add noise
+        nn.init.kaiming_normal_(self.head.weight, nonlinearity="linear")
+        nn.init.zeros_(self.head.bias)
+
+    def _setup(
+        self, num_classes: int, readout: str, mean: float | Sequence[float], std: float | Sequence[float]
+    ) -> None:
+        if readout not in ("direct", "reverse"):
+            raise ValueError(f"readout {readout!r} is unknown: choose direct or reverse")
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}: use other data")
+        shift, scale = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
+        if not bool((scale > 0).all()):
+            raise ValueError(f"std {std} is not positive: give the scale of the pixels")
+        self.num_classes, self.readout = num_classes, readout
+        # not in the state: they belong to the config, and a weights file stays weights
+        self.register_buffer("mean", shift, persistent=False)
+        self.register_buffer("std", scale, persistent=False)
+
+    def centre(self, x: Tensor) -> Tensor:
+        """Scale images in [0, 1] to what the backbone sees."""
+        return (x - self.mean) / self.std
+
+    def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give embeddings (N, d) and raw logits o (N, K): what the loss terms are made of."""
+        z = self.backbone(self.centre(x))
+        return z, self.head(z)
+
+    def read(self, raw: Tensor) -> Tensor:
+        """Turn raw logits into readout logits: o, or -o for a reverse readout."""
+        return -raw if self.readout == "reverse" else raw
+
+    def embed_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give embeddings (N, d) and readout logits (N, K)."""
+        z, raw = self.embed_and_raw(x)
+        return z, self.read(raw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the readout logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return self.embed_and_logits(x)[1]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Give the predicted classes (N,) int64: argmax of the readout logits."""
+        return self(x).argmax(dim=1)
+
+
+class WrappedClassifier(Classifier):
+    """Any classifier network whose embedding is the output of one of its layers. Built by :func:`wrap`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        embedding: str,
+        num_classes: int,
+        readout: str = "direct",
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> None:
+        nn.Module.__init__(self)
+        self._setup(num_classes, readout, mean, std)
+        names = [name for name, _ in module.named_modules() if name]
+        if embedding not in names:
+            raise ValueError(f"the network has no layer {embedding!r}: choose e.g. {', '.join(names[-12:])}")
+        self.module, self.embedding = module, embedding
+
+    def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give embeddings (N, d), flattened output of the named layer, and the network's output (N, K).
+
+        Raises
+        ------
+        ValueError
+            If the layer does not run, or the network's output is not (N, K).
+        """
+        caught: list[Tensor] = []
+        # hooked for this call alone: a hook that stays would point to the original after a deep copy
+        layer = self.module.get_submodule(self.embedding)
+        handle = layer.register_forward_hook(lambda _module, _args, output: caught.append(output))
+        try:
+            raw = self.module(self.centre(x))
+        finally:
+            handle.remove()
+        if len(caught) != 1:
+            raise ValueError(
+                f"layer {self.embedding!r} ran {len(caught)} times: name one that runs once a pass"
+            )
+        if raw.dim() != 2 or raw.shape[1] != self.num_classes:
+            raise ValueError(
+                f"the network's output is {tuple(raw.shape)}, not (N, {self.num_classes}): mend its head"
+            )
+        return caught[0].flatten(1), raw
+
+
+def wrap(
+    module: nn.Module,
+    embedding: str,
+    num_classes: int,
+    readout: str = "direct",
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> WrappedClassifier:
+    """Make a classifier of any network, given the dotted name of its embedding layer.
+
+    Parameters
+    ----------
+    module
+        Maps images (N, C, H, W) to raw logits (N, K).
+    embedding
+        Name of a layer as in ``module.named_modules()``, e.g. "avgpool"; its output is flattened.
+    num_classes
+        K.
+    readout
+        "direct" or "reverse".
+    mean, std
+        Centring and scale of the pixels in front of the network; none by default.
+
+    Raises
+    ------
+    ValueError
+        If the network has no layer of that name.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> z, logits = wrap(net, "2", num_classes=3).embed_and_logits(torch.rand(5, 1, 8, 8))
+    >>> z.shape, logits.shape
+    (torch.Size([5, 8]), torch.Size([5, 3]))
+    """
+    return WrappedClassifier(module, embedding, num_classes, readout, mean, std)

@@ -1,0 +1,89 @@
+"""The ablation table: defences as rows, clustering and detection as columns."""
+
+from __future__ import annotations
+
+from pdm_lightning.report import captions, formats
+from pdm_lightning.report.cells import CLEAN, Block, Cube
+from pdm_lightning.report.published import paper_value
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.tables import (
+    Column,
+    Footnotes,
+    Table,
+    TableRow,
+    capped_marks,
+    collapse_marks,
+    make_cell,
+    scale_of,
+)
+
+CLEAN_COLUMNS = ("accuracy", "dbi", "cluster_variance", "cluster_distance")
+
+
+def study_blocks(cube: Cube) -> list[Block]:
+    """The detection blocks, and (budget, model) alone where nothing was attacked."""
+    blocks = cube.blocks(detection=True)
+    attacked = {(block.budget, block.model) for block in blocks}
+    return blocks + [b for b in cube.blocks(detection=False) if (b.budget, b.model) not in attacked]
+
+
+def ablation_tables(result: StudyResult, cube: Cube) -> list[Table]:
+    """One table for each (block, data set): accuracy, clustering and the AUC of every attack."""
+    blocks = study_blocks(cube)
+    tables = []
+    for block in blocks:
+        rows = cube.select(budget=block.budget, model=block.model)
+        datas = result.ordered("data", (row.data for row in rows))
+        tables += [_ablation(result, cube, block, blocks, data) for data in datas]
+    return tables
+
+
+def _ablation(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], data: str) -> Table:
+    here = list(cube.select(budget=block.budget, model=block.model, data=data))
+    defenses = result.ordered("defense", (row.defense for row in here))
+    attacks = result.ordered("attack", (row.attack for row in here if row.attack != CLEAN))
+    keys = [(metric, CLEAN) for metric in CLEAN_COLUMNS] + [("auc", attack) for attack in attacks]
+    grid = {
+        (defense, key): cube.measure(key[0], block, data, defense, key[1])
+        for defense in defenses
+        for key in keys
+    }
+    keys = [key for key in keys if any(grid[defense, key].seeds for defense in defenses)]
+    footnotes, rows = Footnotes(), []
+    for defense in defenses:
+        cells = []
+        for metric, attack in keys:
+            paper = paper_value(metric, data, defense, attack, block.threat)
+            cells.append(make_cell(metric, grid[defense, (metric, attack)], footnotes, paper=paper))
+        marks = collapse_marks(result, cube, footnotes, block, data, defense)
+        rows.append(TableRow(result.label("defense", defense), cells, marks))
+    columns = []
+    for position, (metric, attack) in enumerate(keys):
+        strips = [row.cells[position].strip for row in rows]
+        scale = scale_of([s for s in strips if s], 0.5, 1.0) if metric == "auc" else None
+        line = [(data, grid[defense, (metric, attack)]) for defense in defenses]
+        label = formats.metric_label(metric) if attack == CLEAN else result.label("attack", attack)
+        label += capped_marks(result, footnotes, line, attack)
+        columns.append(Column(label, "Clean images" if attack == CLEAN else "AUC, paired rule", scale))
+    used = [grid[defense, key] for defense in defenses for key in keys]
+    pairs = captions.count_of([grid[d, k] for d in defenses for k in keys if k[0] == "auc"], "pairs")
+    caption = [
+        f"Every defence on {result.label('data', data)}: accuracy, how tight and how far apart the classes "
+        "lie in the embedding (lower Davies-Bouldin index: better), and the AUC of detecting each attack.",
+        captions.setting(result, block),
+        f"Evaluation rule of the AUC: {captions.RULES['auc']}{'; ' + pairs if pairs else ''}."
+        if attacks
+        else "",
+        captions.seeds_of(used, "the 95 % interval"),
+    ]
+    extra = captions.subtitle(result, block, blocks)
+    return Table(
+        name=captions.file_name(result, "ablation", block, blocks, data),
+        kind="ablation",
+        title=f"Ablation on {result.label('data', data)}" + (f": {extra}" if extra else ""),
+        caption=" ".join(part for part in caption if part),
+        row_header="Defence",
+        columns=columns,
+        rows=rows,
+        footnotes=captions.finish(footnotes, any(cell.paper for row in rows for cell in row.cells)),
+    )

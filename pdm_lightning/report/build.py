@@ -1,0 +1,28 @@
+"""All tables of a study, in the order it asks for."""
+
+from __future__ import annotations
+
+from pdm_lightning.report.ablation_table import ablation_tables
+from pdm_lightning.report.cells import Cube
+from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.summary_table import summary_tables
+from pdm_lightning.report.tables import Table
+
+
+def build_tables(result: StudyResult) -> list[Table]:
+    """All tables that ``result.tables`` asks for, in its order; one without a row is left out."""
+    makers = {
+        "accuracy": accuracy_tables,
+        "detection": detection_tables,
+        "ablation": ablation_tables,
+        "summary": summary_tables,
+    }
+    cube = Cube(result.rows)
+    tables = [table for kind in dict.fromkeys(result.tables) for table in makers[kind](result, cube)]
+    used: dict[str, int] = {}
+    for table in tables:
+        used[table.name] = used.get(table.name, 0) + 1
+        if used[table.name] > 1:
+            table.name += f"-{used[table.name]}"
+    return tables

@@ -1,0 +1,91 @@
+"""What a caption has to say: budget, model, detector, bandwidth rule, evaluation rule, n and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pdm_lightning.report import formats
+from pdm_lightning.report.cells import Block, Measure
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.tables import Footnotes
+
+RULES = {
+    "auc": (
+        "paired: test images that the model classifies correctly and whose adversarial version it "
+        "misclassifies, each with both versions"
+    ),
+    "auc_all": (
+        "failures kept: every attacked image that the model classifies correctly, whether or not the "
+        "attack succeeded, each with both versions"
+    ),
+}
+PAPER_FOOTNOTE = "paper: the number that the paper prints, for ResNet-56 and its full training."
+
+
+def setting(result: StudyResult, block: Block) -> str:
+    """``Budget toy; model ResNet-8; gray box; detector KDE, bandwidth rule validation.``"""
+    parts = [f"{column} {result.label(column, name)}" for column, name in _named(block)]
+    if block.threat:
+        parts.append(f"threat model {result.label('threat', block.threat).replace('_', ' ')}")
+    if block.detector:
+        parts.append(f"detector {result.label('detector', block.detector)}{bandwidth(block.bandwidth)}")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def bandwidth(rule: str | float) -> str:
+    """``, bandwidth rule validation`` or ``, bandwidth 0.26``; nothing where there is none."""
+    if rule == "":
+        return ""
+    return f", bandwidth rule {rule}" if isinstance(rule, str) else f", bandwidth {rule:g}"
+
+
+def count_of(measures: Iterable[Measure], unit: str) -> str:
+    """``n = 34 to 512 pairs a cell``; nothing where no cell has an n."""
+    spans = [measure.n for measure in measures if measure.n]
+    if not spans:
+        return ""
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    numbers = formats.count(low) if low == high else f"{formats.count(low)} to {formats.count(high)}"
+    return f"n = {numbers} {unit} a cell"
+
+
+def seeds_of(measures: Iterable[Measure], interval: str) -> str:
+    """How to read what stands behind a value: `interval` for one seed, a deviation for several."""
+    seeds = {measure.seeds_ok for measure in measures if measure.status == "ok"}
+    if not seeds or max(seeds) == 1:
+        return f"One seed; in brackets {interval}."
+    several = " or ".join(str(number) for number in sorted(seeds) if number > 1)
+    single = f"; with one seed, in brackets {interval}" if 1 in seeds else ""
+    return f"Mean ± standard deviation over {several} seeds{single}."
+
+
+def file_name(result: StudyResult, kind: str, block: Block, blocks: Sequence[Block], extra: str = "") -> str:
+    """A table's file stem: its kind, and what tells `block` from the others of `blocks`."""
+    varying = [
+        str(getattr(block, name))
+        for name in ("budget", "model", "threat", "detector", "bandwidth")
+        if len({getattr(other, name) for other in blocks}) > 1
+    ]
+    return "-".join([kind, *(formats.slug(part) for part in [extra, *varying] if part)])
+
+
+def subtitle(result: StudyResult, block: Block, blocks: Sequence[Block]) -> str:
+    """What tells `block` from the others, for a heading; empty where it is the only one."""
+    varying = []
+    for name in ("budget", "model", "threat", "detector", "bandwidth"):
+        value = getattr(block, name)
+        if value != "" and len({getattr(other, name) for other in blocks}) > 1:
+            varying.append(f"h = {value:g}" if isinstance(value, float) else result.label(name, value))
+    return ", ".join(varying)
+
+
+def finish(footnotes: Footnotes, has_paper: bool) -> list[str]:
+    """The footnotes' lines, with the one on the paper's numbers where they appear."""
+    if has_paper:
+        footnotes.add(PAPER_FOOTNOTE)
+    return footnotes.lines()
+
+
+def _named(block: Block) -> list[tuple[str, str]]:
+    return [(column, getattr(block, column)) for column in ("budget", "model") if getattr(block, column)]

@@ -1,0 +1,163 @@
+"""From rows to cells: which rows belong to a cell, and what they say over their seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+
+from pdm_lightning.report.results import Row
+
+CLEAN = "none"
+#: With no value in a cell, the most telling status is the one shown.
+_PRIORITY = ("failed", "n/a", "refused", "missing")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What all cells of one table have in common; an empty field is not part of it."""
+
+    budget: str = ""
+    model: str = ""
+    threat: str = ""
+    detector: str = ""
+    bandwidth: str | float = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the rows of one cell say together.
+
+    Attributes
+    ----------
+    status : str
+        ``ok`` if at least one seed has a value, else the most telling of the seeds' statuses.
+    value : float or None
+        Mean over the seeds that have a value.
+    low, high : float or None
+        The 95 % interval of a single seed; mean -+ one standard deviation of several.
+    sd : float or None
+        Sample standard deviation over seeds (n - 1 in the denominator); None for a single seed.
+    seeds, seeds_ok : int
+        Seeds in the cell, and those with a value.
+    n, n_attacked : tuple of int or None
+        Smallest and largest over the seeds.
+    notes : tuple of str
+        The rows' notes, split at ``;``, each once.
+    """
+
+    status: str = "missing"
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    seeds: int = 0
+    seeds_ok: int = 0
+    n: tuple[int, int] | None = None
+    n_attacked: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def aggregate(rows: Iterable[Row]) -> Measure:
+    """One :class:`Measure` of the rows of one cell, at most one row a seed (a value before a gap)."""
+    by_seed: dict[int, Row] = {}
+    for row in rows:
+        if row.seed not in by_seed or (row.status == "ok" and by_seed[row.seed].status != "ok"):
+            by_seed[row.seed] = row
+    if not by_seed:
+        return Measure()
+    good = [row for row in by_seed.values() if row.status == "ok"]
+    shown = good or list(by_seed.values())
+    statuses = {row.status for row in shown}
+    gap = Measure(
+        status=next((status for status in _PRIORITY if status in statuses), "ok"),
+        seeds=len(by_seed),
+        seeds_ok=len(good),
+        n=_span(row.n for row in shown),
+        n_attacked=_span(row.n_attacked for row in shown),
+        notes=tuple(dict.fromkeys(note for row in by_seed.values() for note in split_note(row.note))),
+    )
+    return _with_value(gap, good) if good else gap
+
+
+def _with_value(measure: Measure, good: list[Row]) -> Measure:
+    values = [float(row.value) for row in good if row.value is not None]
+    if len(values) == 1:
+        return replace(measure, value=values[0], low=good[0].ci_low, high=good[0].ci_high)
+    mean = math.fsum(values) / len(values)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return replace(measure, value=mean, low=mean - sd, high=mean + sd, sd=sd)
+
+
+def _span(numbers: Iterable[int | None]) -> tuple[int, int] | None:
+    known = [number for number in numbers if number is not None]
+    return (min(known), max(known)) if known else None
+
+
+def split_note(note: str) -> list[str]:
+    """The parts of a note, without surrounding blanks; empty parts are dropped."""
+    return [part.strip() for part in note.split(";") if part.strip()]
+
+
+class Cube:
+    """The rows of a study, found by what names them."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
+        self._cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+        self._gaps: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+        self._collapsed: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        for row in self.rows:
+            place = (row.budget, row.model, row.data, row.defense, row.attack)
+            cell = (row.metric, *place)
+            self._cells[cell].append(row)
+            if row.status in ("failed", "refused"):
+                self._gaps[place].append(row)
+            if "collapsed" in split_note(row.note) or (row.metric == "collapsed" and row.value):
+                self._collapsed[row.budget, row.model, row.data, row.defense].add(row.seed)
+
+    def measure(self, metric: str, block: Block, data: str, defense: str, attack: str = CLEAN) -> Measure:
+        """What the study says of one cell.
+
+        A row that leaves threat, detector or bandwidth empty holds for all of them, unless a row that
+        names them exists; on clean images the three do not matter. What failed or was refused, and was
+        recorded for any metric of the cell, holds for every metric that has no row.
+        """
+        place = (block.budget, block.model, data, defense, attack)
+        for rows in (self._cells.get((metric, *place), []), self._gaps.get(place, [])):
+            found = rows if attack == CLEAN else _within(rows, block)
+            if found:
+                return aggregate(found)
+        return Measure()
+
+    def collapsed_seeds(self, block: Block, data: str, defense: str) -> int:
+        """How many trainings of this defence ended collapsed."""
+        return len(self._collapsed.get((block.budget, block.model, data, defense), ()))
+
+    def select(self, **names: str | float) -> Iterator[Row]:
+        """Rows whose columns equal `names`."""
+        return (row for row in self.rows if all(getattr(row, key) == value for key, value in names.items()))
+
+    def blocks(self, *, detection: bool) -> list[Block]:
+        """The distinct blocks, as first met: of budget and model alone, or with threat and detector.
+
+        With `detection`, a threat without any detector (nothing was scored) is a block as well, so that
+        its cells are not lost.
+        """
+        if not detection:
+            return list(dict.fromkeys(Block(row.budget, row.model) for row in self.rows))
+        names = [field.name for field in fields(Block)]
+        attacked = [row for row in self.rows if row.attack != CLEAN]
+        full = dict.fromkeys(Block(**{name: getattr(row, name) for name in names}) for row in attacked)
+        covered = {(b.budget, b.model, b.threat) for b in full if b.detector}
+        covered |= {(b.budget, b.model, "") for b in full if b.threat}
+        return [b for b in full if b.detector or (b.budget, b.model, b.threat) not in covered]
+
+
+def _within(rows: list[Row], block: Block) -> list[Row]:
+    names = ("threat", "detector", "bandwidth")
+    exact = [row for row in rows if all(getattr(row, name) == getattr(block, name) for name in names)]
+    return exact or [
+        row for row in rows if all(getattr(row, name) in ("", getattr(block, name)) for name in names)
+    ]

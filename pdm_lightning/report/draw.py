@@ -1,0 +1,127 @@
+"""Draws one panel of a figure on given axes; matplotlib's object interface, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
+
+from pdm_lightning.report.palette import DASHES, MARKERS, Theme
+
+#: Above this many classes, neither labels at clusters nor counts in cells are legible.
+MANY_CLASSES = 20
+
+
+def draw_panel(ax: Axes, kind: str, panel: Mapping[str, Any], theme: Theme) -> None:
+    """Draw `panel` (see :class:`pdm_lightning.report.results.Figure`) on `ax` in the colours of `theme`."""
+    ax.set_facecolor(theme.paper)
+    for spine in ax.spines.values():
+        spine.set_color(theme.grid)
+    ax.tick_params(colors=theme.faint, labelsize=8, length=0)
+    {"tsne": _tsne, "confusion": _confusion, "curves": _curves}[kind](ax, panel, theme)
+    # a single dollar sign is text, not mathematics
+    ax.set_title(_plain(panel.get("title", "")), color=theme.ink, fontsize=10.5, loc="left", pad=8)
+
+
+def _tsne(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
+    points, labels = np.asarray(panel["points"], dtype=float), np.asarray(panel["labels"], dtype=int)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) != len(labels):
+        raise ValueError(
+            f"a tsne panel needs points (n, 2) and labels (n,): got {points.shape} and {labels.shape}"
+        )
+    classes = panel["classes"]
+    size = float(np.clip(9000 / max(len(points), 1), 4, 26))
+    for k, name in enumerate(classes):
+        mine = points[labels == k]
+        if not len(mine):
+            continue
+        colour = theme.categories[k % len(theme.categories)]
+        marker = MARKERS[(k // len(theme.categories)) % len(MARKERS)]
+        ax.scatter(
+            mine[:, 0],
+            mine[:, 1],
+            s=size,
+            color=colour,
+            marker=marker,
+            linewidths=0,
+            alpha=0.75,
+            rasterized=True,
+        )
+        if len(classes) <= MANY_CLASSES:
+            _name_cluster(ax, mine, str(name), theme)
+    ax.set(xticks=[], yticks=[])
+    ax.margins(0.06)
+    numbers = [("DBI", panel.get("dbi")), ("in the plane", panel.get("dbi_2d"))]
+    text = ", ".join(f"{name} {value:.2f}" for name, value in numbers if value is not None)
+    ax.set_xlabel(text, color=theme.ink, fontsize=9.5, loc="left", labelpad=6)
+
+
+def _name_cluster(ax: Axes, points: np.ndarray, name: str, theme: Theme) -> None:
+    """Write the class at its most central point, so that the colour is not the only key."""
+    median = np.median(points, axis=0)
+    x, y = points[np.argmin(((points - median) ** 2).sum(axis=1))]
+    text = ax.text(float(x), float(y), _plain(name), color=theme.ink, fontsize=11, zorder=5)
+    text.set(fontweight="bold", ha="center", va="center")
+    text.set_path_effects([patheffects.withStroke(linewidth=3.2, foreground=theme.paper)])
+
+
+def _confusion(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
+    counts, classes = np.asarray(panel["counts"], dtype=float), [_plain(str(c)) for c in panel["classes"]]
+    k = len(classes)
+    if counts.shape != (k, k):
+        raise ValueError(f"a confusion panel of {k} classes needs counts ({k}, {k}): got {counts.shape}")
+    top = max(float(counts.max(initial=0.0)), 1.0)
+    cmap = LinearSegmentedColormap.from_list("count", theme.heat)
+    ax.imshow(counts, cmap=cmap, vmin=0, vmax=top, aspect="equal")
+    if k <= MANY_CLASSES:
+        ax.set_xticks(range(k), classes, rotation=0 if max(map(len, classes)) < 3 else 45, ha="center")
+        ax.set_yticks(range(k), classes)
+        for (i, j), number in np.ndenumerate(counts):
+            # the ramp passes through mid-tones: the text takes whichever of the two ends contrasts more
+            ink = theme.paper if number / top > 0.45 else theme.ink
+            if number:
+                ax.text(j, i, f"{number:g}", ha="center", va="center", fontsize=70 / max(k, 8), color=ink)
+    else:
+        ax.set(xticks=[], yticks=[])
+    for edge in np.arange(k - 1) + 0.5:
+        ax.axhline(edge, color=theme.paper, linewidth=1)
+        ax.axvline(edge, color=theme.paper, linewidth=1)
+    ax.set_xlabel("adversarial class", color=theme.faint, fontsize=9)
+    ax.set_ylabel("original class", color=theme.faint, fontsize=9)
+
+
+def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
+    for k, series in enumerate(panel["series"]):
+        x, y = np.asarray(series["x"], dtype=float), np.asarray(series["y"], dtype=float)
+        colour = theme.categories[k % len(theme.categories)]
+        if series.get("low") is not None and series.get("high") is not None:
+            low, high = (np.asarray(series[key], dtype=float) for key in ("low", "high"))
+            ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+        ax.plot(
+            x,
+            y,
+            color=colour,
+            label=_plain(str(series["label"])),
+            linewidth=1.9,
+            linestyle=DASHES[k % len(DASHES)],
+            marker=MARKERS[k % len(MARKERS)],
+            markersize=4.2,
+        )
+    ax.grid(color=theme.grid, linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlabel(_plain(panel.get("x_label", "")), color=theme.faint, fontsize=9)
+    ax.set_ylabel(_plain(panel.get("y_label", "")), color=theme.faint, fontsize=9)
+    if panel["series"]:
+        ax.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, handlelength=3.2)
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")

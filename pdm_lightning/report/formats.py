@@ -1,0 +1,118 @@
+"""How numbers and names are printed: one place for every table, figure and page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def fraction(value: float) -> str:
+    """Three decimals and no leading zero, as the paper prints an AUC: 0.9874 -> ``.987``."""
+    return _bare(f"{value:.3f}")
+
+
+def published_fraction(value: float) -> str:
+    """A number of the paper with the digits it prints: 0.88 -> ``.88``, 1 -> ``1``."""
+    return _bare(f"{value:g}")
+
+
+def percent(value: float) -> str:
+    """A rate as percent with two decimals: 0.9933 -> ``99.33``."""
+    return f"{100 * value:.2f}"
+
+
+def percent_short(value: float) -> str:
+    """A rate as percent with one decimal, for the bounds of an interval."""
+    return f"{100 * value:.1f}"
+
+
+def rate(value: float) -> str:
+    """A rate in running text: ``88 %``; one decimal below 10 and above 90, where it matters."""
+    exact = value in (0.0, 1.0)
+    digits = 0 if exact or 0.1 <= value <= 0.9 else 1
+    return f"{100 * value:.{digits}f} %"
+
+
+def real(value: float) -> str:
+    """Three significant digits, not in powers of ten for everyday sizes: ``0.0123``, ``12.3``, ``1,230``."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    size = abs(value)
+    if size >= 1000 and size < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated by commas."""
+    return f"{value:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """A duration: ``0.84 s``, ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if value < 59.5:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    total = round(value)
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    minutes = round(value / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def flag(value: float) -> str:
+    """0 or 1 as a word; a mean over seeds keeps its number."""
+    return {0.0: "no", 1.0: "yes"}.get(float(value), f"{value:.2g}")
+
+
+#: metric -> (label, how to print its value, how to print its interval's bounds)
+METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] = {
+    "accuracy": ("Accuracy, %", percent, percent_short),
+    "val_accuracy": ("Validation accuracy, %", percent, percent_short),
+    "robust_accuracy": ("Accuracy under attack, %", percent, percent_short),
+    "success_rate": ("Attack success, %", percent, percent_short),
+    "auc": ("AUC, paired rule", fraction, fraction),
+    "auc_all": ("AUC, failures kept", fraction, fraction),
+    "dbi": ("Davies-Bouldin index", real, real),
+    "cluster_variance": ("Cluster variance", real, real),
+    "cluster_distance": ("Cluster distance", real, real),
+    "l2_mean": ("Mean L2 distance", real, real),
+    "linf_mean": ("Mean L-infinity distance", real, real),
+    "l0_mean": ("Mean changed pixel values", real, real),
+    "passes": ("Gradient passes an image", real, real),
+    "seconds": ("Time", seconds, seconds),
+    "images_seen": ("Images seen in training", count, count),
+    "collapsed": ("Collapsed", flag, real),
+}
+
+
+def metric_label(metric: str) -> str:
+    """The printed name of `metric`; an unknown one is shown in words."""
+    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
+
+
+def metric_value(metric: str, value: float) -> str:
+    """`value` as a cell of `metric` prints it."""
+    return METRICS[metric][1](value) if metric in METRICS else real(value)
+
+
+def metric_bound(metric: str, value: float) -> str:
+    """A bound of an interval, or a standard deviation, as a cell of `metric` prints it."""
+    return METRICS[metric][2](value) if metric in METRICS else real(value)
+
+
+def words(names: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def slug(text: str) -> str:
+    """A file stem: lower-case letters, digits, ``_``, and ``-`` for everything else."""
+    kept = "".join(
+        char if char.isascii() and (char.isalnum() or char == "_") else "-" for char in text.lower()
+    )
+    return "-".join(part for part in kept.split("-") if part) or "x"
+
+
+def _bare(text: str) -> str:
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    return sign + (digits[1:] if digits.startswith("0.") else digits)

@@ -1,0 +1,253 @@
+"""What a finished study hands to the report: plain data, and its CSV form.
+
+Nothing here knows how a number was computed. A :class:`Row` is one measured value with everything
+that names it; a :class:`Figure` holds the data that is drawn, not the drawing; a :class:`StudyResult`
+is all that one report needs. The report is a function of it alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+#: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
+#: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
+STATUSES = ("ok", "n/a", "failed", "missing", "refused")
+TABLES = ("accuracy", "detection", "ablation", "summary")
+FIGURE_KINDS = ("tsne", "confusion", "curves")
+
+
+@dataclass
+class Row:
+    """One measured value of one cell of a study.
+
+    Attributes
+    ----------
+    data, model, defense, budget, threat, attack, detector : str
+        The configuration's names. ``attack="none"`` marks what is measured on clean images.
+    seed : int
+        Seed of the training and of the crafting.
+    bandwidth : str or float
+        The detector's bandwidth rule (``validation``, ``loo``, ``nn_median``) or a number; empty where
+        no detector takes part.
+    metric : str
+        For example ``accuracy``, ``auc``, ``success_rate``. Rates are in [0, 1].
+    value, ci_low, ci_high : float or None
+        The value and its 95 % interval.
+    n : int or None
+        Examples the value rests on (pairs for ``auc``).
+    n_attacked : int or None
+        Examples that were attacked.
+    status : str
+        One of :data:`STATUSES`.
+    artifact : str
+        Key of the artifact the value comes from.
+    note : str
+        ``capped: ...`` and ``collapsed`` become footnotes; anything else is only in the CSV.
+
+    Raises
+    ------
+    ValueError
+        If ``status`` is unknown, or is ``ok`` without a value.
+    """
+
+    data: str = ""
+    model: str = ""
+    defense: str = ""
+    seed: int = 0
+    budget: str = ""
+    threat: str = ""
+    attack: str = "none"
+    detector: str = ""
+    bandwidth: str | float = ""
+    metric: str = ""
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+    n_attacked: int | None = None
+    status: str = "ok"
+    artifact: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is unknown: use one of {', '.join(STATUSES)}")
+        if self.status == "ok" and self.value is None:
+            raise ValueError(
+                f"a row of metric {self.metric!r} is 'ok' but has no value: give one, or another status"
+            )
+
+
+@dataclass
+class Figure:
+    """The data of one figure.
+
+    Attributes
+    ----------
+    name : str
+        Stem of the files in ``figures/``; letters, digits, ``-``, ``_`` and ``.`` only.
+    kind : str
+        One of :data:`FIGURE_KINDS`.
+    title, caption : str
+        Shown with the figure.
+    panels : list of dict
+        Plain data, one dict a panel:
+
+        - ``tsne``: ``title``, ``points`` (n, 2), ``labels`` (n,) int, ``classes`` list of names,
+          ``dbi`` (Davies-Bouldin index of the embeddings) and ``dbi_2d`` (of the points), or None.
+        - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
+          ``classes``.
+        - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
+          ``y`` and, optionally, ``low`` and ``high``.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown or the name is not fit for a file.
+    """
+
+    name: str
+    kind: str
+    title: str
+    caption: str = ""
+    panels: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.kind not in FIGURE_KINDS:
+            raise ValueError(f"figure kind {self.kind!r} is unknown: use one of {', '.join(FIGURE_KINDS)}")
+        if not self.name or self.name.startswith(".") or not _is_file_stem(self.name):
+            raise ValueError(
+                f"figure name {self.name!r} cannot name a file: use letters, digits, '-', '_', '.'"
+            )
+
+
+@dataclass
+class Failure:
+    """A node of the study that raised.
+
+    Attributes
+    ----------
+    node : str
+        Which one, in words.
+    error : str
+        The error's type and first line.
+    traceback_path : str
+        Where the traceback was written.
+    """
+
+    node: str
+    error: str
+    traceback_path: str = ""
+
+
+@dataclass
+class StudyResult:
+    """Everything one report shows.
+
+    Attributes
+    ----------
+    name, title, description : str
+        The study's name (a file stem), its heading and a few sentences under it.
+    rows : list of Row
+    figures : list of Figure
+    tables : list of str
+        Which of :data:`TABLES`, in order.
+    labels : dict of dict
+        Per column (``data``, ``model``, ``defense``, ``attack``, ...), name -> label to print. The order
+        is the order of display; a name without a label is shown as it is, after the others.
+    notes : list of str
+        What a reader has to know about the numbers.
+    failures : list of Failure
+    settings : dict of str
+        Shown as a list of key and value.
+    command, version : str
+        What was typed, and the package's version.
+    """
+
+    name: str
+    title: str
+    description: str = ""
+    rows: list[Row] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[str] = field(default_factory=lambda: list(TABLES))
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [table for table in self.tables if table not in TABLES]
+        if unknown:
+            raise ValueError(f"table {unknown[0]!r} is unknown: use {', '.join(TABLES)}")
+
+    def label(self, column: str, name: str) -> str:
+        """The label of `name` in `column`, or the name itself."""
+        return self.labels.get(column, {}).get(name, name)
+
+    def ordered(self, column: str, names: Iterable[str]) -> list[str]:
+        """The distinct `names`: those with a label in the labels' order, then the rest as first met."""
+        distinct = list(dict.fromkeys(names))
+        known = [name for name in self.labels.get(column, {}) if name in distinct]
+        return known + [name for name in distinct if name not in known]
+
+
+#: Columns of ``results.csv``, in order.
+COLUMNS = tuple(f.name for f in fields(Row))
+_INTEGERS = frozenset({"seed", "n", "n_attacked"})
+_FLOATS = frozenset({"value", "ci_low", "ci_high"})
+
+
+def rows_to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV text with a header; None is an empty field, floats keep every digit."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        values = (getattr(row, column) for column in COLUMNS)
+        writer.writerow(["" if value is None else _text(value) for value in values])
+    return out.getvalue()
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Read back what :func:`rows_to_csv` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If its columns are not :data:`COLUMNS`.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} has other columns than a results.csv: expected {', '.join(COLUMNS)}")
+        return [Row(**{column: _parse(column, text) for column, text in line.items()}) for line in reader]
+
+
+def _text(value: object) -> str:
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _parse(column: str, text: str) -> Any:
+    if column in _INTEGERS:
+        return int(text) if text else None
+    if column in _FLOATS:
+        return float(text) if text else None
+    if column == "bandwidth":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _is_file_stem(name: str) -> bool:
+    return all(char.isascii() and (char.isalnum() or char in "-_.") for char in name)

@@ -1,0 +1,81 @@
+"""The summary: every number of a (data set, defence), one metric a row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pdm_lightning.report import captions, formats
+from pdm_lightning.report.ablation_table import study_blocks
+from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
+from pdm_lightning.report.published import paper_value
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.tables import (
+    Cell,
+    Column,
+    Footnotes,
+    Table,
+    TableRow,
+    capped_marks,
+    collapse_marks,
+    make_cell,
+)
+
+
+def summary_tables(result: StudyResult, cube: Cube) -> list[Table]:
+    """One table for each (block, data set, defence): every metric as a row, clean images first."""
+    blocks = study_blocks(cube)
+    tables = []
+    for block in blocks:
+        rows = list(cube.select(budget=block.budget, model=block.model))
+        for data in result.ordered("data", (row.data for row in rows)):
+            defenses = result.ordered("defense", (row.defense for row in rows if row.data == data))
+            tables += [_summary(result, cube, block, blocks, data, defense) for defense in defenses]
+    return tables
+
+
+def _summary(
+    result: StudyResult, cube: Cube, block: Block, blocks: list[Block], data: str, defense: str
+) -> Table:
+    here = list(cube.select(budget=block.budget, model=block.model, data=data, defense=defense))
+    order = list(formats.METRICS)
+    footnotes, rows, measures = Footnotes(), [], []
+    for attack in result.ordered("attack", [CLEAN, *(row.attack for row in here)]):
+        metrics = dict.fromkeys(row.metric for row in here if row.attack == attack)
+        for metric in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):
+            measure = cube.measure(metric, block, data, defense, attack)
+            if measure.seeds:
+                paper = paper_value(metric, data, defense, attack, block.threat)
+                marks = capped_marks(result, footnotes, [(data, measure)], attack) if attack != CLEAN else ""
+                section = "Clean images" if attack == CLEAN else result.label("attack", attack)
+                cells = _summary_cells(metric, measure, footnotes, paper)
+                rows.append(TableRow(_summary_label(metric, attack), cells, marks, section))
+                measures.append(measure)
+    rows.sort(key=lambda row: row.section != "Clean images")
+    collapse_marks(result, cube, footnotes, block, data, defense)
+    name = f"{result.label('defense', defense)} on {result.label('data', data)}"
+    caption = [f"Everything measured of {name}.", captions.setting(result, block)]
+    caption.append(captions.seeds_of(measures, "the 95 % interval"))
+    extra = captions.subtitle(result, block, blocks)
+    return Table(
+        name=captions.file_name(result, "summary", block, blocks, f"{data}-{defense}"),
+        kind="summary",
+        title=f"All numbers: {name}" + (f", {extra}" if extra else ""),
+        caption=" ".join(part for part in caption if part),
+        row_header="Metric",
+        columns=[Column("Value"), Column("Spread"), Column("n"), Column("Paper")],
+        rows=rows,
+        footnotes=captions.finish(footnotes, any(row.cells[3].value for row in rows)),
+    )
+
+
+def _summary_cells(metric: str, measure: Measure, footnotes: Footnotes, paper: float | None) -> list[Cell]:
+    cell = make_cell(metric, measure, footnotes, paper=paper)
+    spread = " ".join(part for part in (cell.interval, *cell.details) if part)
+    alone = replace(cell, interval="", n="", details=(), paper="", strip=None)
+    return [alone, Cell(spread), Cell(cell.n), Cell(cell.paper)]
+
+
+def _summary_label(metric: str, attack: str) -> str:
+    if metric == "seconds":
+        return "Training time" if attack == CLEAN else "Crafting time"
+    return formats.metric_label(metric) if metric else "Outcome"

@@ -1,0 +1,110 @@
+"""What stages share while a study runs: the store, data sets and classifiers that are in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pdm_lightning.data import ImageData, load_data, to_unit
+from pdm_lightning.devices import pick_device, set_threads
+from pdm_lightning.models import Classifier
+from pdm_lightning.stages.train import load_classifier
+from pdm_lightning.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from pdm_lightning.study.plan import Node
+
+
+class Context:
+    """Shared state of one process that runs nodes of a plan.
+
+    Parameters
+    ----------
+    store : Store
+        Where artifacts are.
+    progress : bool
+        Whether long work shows how far it is.
+    """
+
+    def __init__(self, store: Store, *, progress: bool = True) -> None:
+        self.store, self.progress = store, progress
+        self._data: dict[str, ImageData] = {}
+        self._classifiers: dict[str, Classifier] = {}
+
+    def artifact(self, node: Node) -> Artifact:
+        """The published artifact of a node."""
+        return self.store.open(node.kind, node.key)
+
+    def device(self, node: Node) -> torch.device:
+        """Device that the node's trainer asks for."""
+        set_threads(node.runtime["trainer"].get("threads"))
+        return pick_device(node.runtime["trainer"]["device"])
+
+    def data(self, node: Node) -> ImageData:
+        """Data set of a node; one at a time is kept in memory."""
+        place = json.dumps(node.runtime["data"], sort_keys=True, default=str)
+        if place not in self._data:
+            self._data = {place: load_data(node.runtime["data"])}
+        return self._data[place]
+
+    def classifier(self, node: Node, device: torch.device) -> Classifier:
+        """Trained classifier of a ``train`` node, in eval mode on the device; one at a time is kept."""
+        if node.key not in self._classifiers:
+            self._classifiers = {node.key: open_classifier(self.artifact(node))}
+        return self._classifiers[node.key].to(device)
+
+    def release(self) -> None:
+        """Forget data sets and classifiers."""
+        self._data, self._classifiers = {}, {}
+
+
+def open_classifier(artifact: Artifact) -> Classifier:
+    """Rebuild the classifier of a ``train`` artifact, in eval mode."""
+    shape = artifact.json("data.json")
+    classifier = load_classifier(
+        artifact.manifest["spec"],
+        artifact.path,
+        num_classes=len(shape["classes"]),
+        in_channels=shape["shape"][0],
+    )
+    return classifier.eval()
+
+
+@torch.no_grad()
+def embed(
+    classifier: Classifier,
+    images: Tensor,
+    device: torch.device,
+    batch: int = 512,
+    report: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Embeddings and readout logits of images.
+
+    Parameters
+    ----------
+    images : (N, C, H, W) uint8 or float in [0, 1] tensor
+
+    Returns
+    -------
+    embeddings : (N, d) float32 tensor on the CPU
+    logits : (N, K) float32 tensor on the CPU
+    """
+    embeddings, logits = [], []
+    for part in images.split(batch):
+        z, o = classifier.embed_and_logits(to_unit(part).to(device))
+        embeddings.append(z.cpu())
+        logits.append(o.cpu())
+        if report is not None:
+            report(len(part))
+    if not embeddings:
+        raise ValueError("there are no images to embed")
+    return torch.cat(embeddings), torch.cat(logits)
+
+
+def write_json(path: Any, content: Any) -> None:
+    """Write a JSON file that people can read."""
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

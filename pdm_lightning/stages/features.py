@@ -1,0 +1,66 @@
+"""Stage ``features``: what a trained classifier says of clean images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from detection import Features
+from pdm_lightning.progress import Progress
+from pdm_lightning.seeding import derive
+from pdm_lightning.stages.context import Context, embed
+from pdm_lightning.store import Artifact
+
+if TYPE_CHECKING:
+    from pdm_lightning.study.plan import Node
+
+SPLITS = ("train", "validation", "test")
+
+
+def build(node: Node, folder: Path, context: Context) -> None:
+    """Embed a part of the training images, all validation and all test images."""
+    data, device = context.data(node), context.device(node)
+    classifier = context.classifier(node.parents["train"], device)
+    chosen = per_class(data.train[1], node.spec["train_per_class"], derive(0, "features"))
+    sets = {
+        "train": (data.train[0][chosen], data.train[1][chosen]),
+        "validation": data.validation,
+        "test": data.test,
+    }
+    total = sum(len(labels) for _, labels in sets.values())
+    tensors: dict[str, Tensor] = {}
+    with Progress(total, f"features {node.title}", enabled=context.progress) as progress:
+        for split, (images, labels) in sets.items():
+            z, logits = embed(classifier, images, device, report=progress.update)
+            tensors |= {f"{split}.embeddings": z, f"{split}.logits": logits, f"{split}.labels": labels}
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise ValueError(
+            f"the classifier of {node.title} gives embeddings that are not finite: train it again"
+        )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "features.safetensors"
+    )
+
+
+def per_class(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Indices of up to ``count`` random samples of each class, seeded, ascending."""
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in labels.unique().tolist():
+        members = torch.nonzero(labels == label).flatten().numpy()
+        chosen.append(generator.permutation(members)[:count])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+
+def read(artifact: Artifact) -> dict[str, Features]:
+    """Features of each split from a ``features`` artifact."""
+    tensors = load_file(artifact.file("features.safetensors"))
+    return {
+        split: Features(*(tensors[f"{split}.{part}"] for part in ("embeddings", "logits", "labels")))
+        for split in SPLITS
+    }

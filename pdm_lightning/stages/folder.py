@@ -1,0 +1,142 @@
+"""What the folder of a training holds, and how it is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pdm_lightning.data.base import to_unit
+from pdm_lightning.lit import TrainingDiverged
+from pdm_lightning.models import Classifier
+from pdm_lightning.stages.collapse import measure_collapse
+
+log = logging.getLogger(__name__)
+
+
+def identity(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what determines the weights, as JSON would read it: the segment and the log interval do not."""
+    train = {key: value for key, value in spec["train"].items() if key not in ("segment", "log_every")}
+    plain: dict[str, Any] = json.loads(json.dumps({**spec, "train": train}))
+    return plain
+
+
+def check_same(saved: dict[str, Any], own: dict[str, Any], folder: Path) -> None:
+    """Refuse a folder that holds the training of another identity.
+
+    Raises
+    ------
+    ValueError
+        Naming the parts that differ.
+    """
+    if saved != own:
+        parts = ", ".join(sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key)))
+        raise ValueError(f"{folder} holds a training with other settings of {parts}: use another folder")
+
+
+def finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the result of a finished training; None where it is not finished.
+
+    Raises
+    ------
+    ValueError
+        If it is of another identity.
+    """
+    if not (folder / "train.json").exists():
+        return None
+    result: dict[str, Any] = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    check_same(result["spec"], own, folder)
+    # a kill between the result and the end of the clean-up leaves it
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return result
+
+
+def publish(
+    folder: Path,
+    classifier: Classifier,
+    validation: tuple[Tensor, Tensor],
+    history: Sequence[Mapping[str, float]],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the weights, the log and, last, train.json; then remove the checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Receives the files, each replaced in one step.
+    classifier
+        The trained classifier, on any device.
+    validation
+        Images (N, C, H, W) uint8 and labels (N,), for the collapse.
+    history
+        Rows of the log; at least one of validation.
+    facts
+        What else goes into train.json.
+
+    Raises
+    ------
+    TrainingDiverged
+        If a weight or an embedding is not finite.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    embeddings = _embed(classifier, validation[0])
+    if not all(bool(value.isfinite().all()) for value in [*state.values(), embeddings]):
+        raise TrainingDiverged("the last steps left weights that are not finite: lower optimizer.lr")
+    collapse = measure_collapse(embeddings, validation[1])
+    if collapse["collapsed"]:
+        log.warning(
+            "the classes collapsed (mean cosine of class means %.3f, distance %.3g, spread %.3g): "
+            "lower the weights of defense.term.rvl and defense.term.siamese",
+            *(collapse[key] for key in ("cosine", "distance", "spread")),
+        )
+    rows = [dict(row) for row in history if "val/loss" in row]
+    result = {
+        **facts,
+        "val_accuracy": rows[-1]["val/accuracy"],
+        "terms": {key.removeprefix("val/"): v for key, v in rows[-1].items() if key.startswith("val/")},
+        "collapsed": collapse.pop("collapsed"),
+        "collapse": collapse,
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "history": rows,
+    }
+    save_file(state, folder / "model.tmp")
+    os.replace(folder / "model.tmp", folder / "model.safetensors")
+    write_text(folder / "log.csv", history_csv(history))
+    write_text(folder / "train.json", json.dumps(result, indent=1) + "\n")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return result
+
+
+def history_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """Write rows as CSV, with a column for every key of any row."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    fresh = path.with_suffix(path.suffix + ".tmp")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
+@torch.inference_mode()
+def _embed(classifier: Classifier, images: Tensor, batch: int = 512) -> Tensor:
+    classifier.eval()
+    device = classifier.mean.device
+    parts = (classifier.embed_and_raw(to_unit(part.to(device)))[0] for part in images.split(batch))
+    return torch.cat([z.cpu() for z in parts])

@@ -1,0 +1,25 @@
+"""Stage ``train``: a data set and a defence in, a trained classifier out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pdm_lightning.stages.context import Context, write_json
+from pdm_lightning.stages.train import fit
+from pdm_lightning.tracking import tracking
+
+if TYPE_CHECKING:
+    from pdm_lightning.study.plan import Node
+
+
+def build(node: Node, folder: Path, context: Context) -> None:
+    """Train into ``folder``, going on from an earlier, interrupted call's checkpoint."""
+    data = context.data(node)
+    write_json(folder / "data.json", {"name": data.name, "classes": data.classes, "shape": list(data.shape)})
+    spec = node.spec | {"train": node.spec["train"] | {"segment": node.runtime["segment"]}}
+    output = Path(node.runtime["paths"]["output"])
+    with tracking(
+        node.runtime["logger"], output / "logs", node.key, node.spec, node.runtime["group"]
+    ) as loggers:
+        fit(data, spec, folder, device=str(context.device(node)), loggers=loggers, progress=context.progress)

@@ -1,0 +1,278 @@
+"""Where results live: every output is an artifact, named by the hash of what determines it.
+
+``root/<kind>/<key>/`` holds an artifact's files and its ``manifest.json``; ``root/.partial/`` what is being
+built, or was when its builder died; ``root/.locks/`` who builds what. An artifact appears at once and whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdm_lightning import lease, manifest
+from pdm_lightning.manifest import MANIFEST, CorruptArtifact, artifact_key, source_hash
+
+__all__ = ["Artifact", "CorruptArtifact", "Store", "StoreFull", "artifact_key", "source_hash"]
+
+log = logging.getLogger(__name__)
+
+ON_STALE = ("warn", "rebuild")
+
+
+class StoreFull(OSError):
+    """The disk, or the quota on it, is full."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published, read-only result.
+
+    Attributes
+    ----------
+    kind, key : str
+        What it is (``model``, ``features``, ...) and the hash of what determines it.
+    path : Path
+        Its folder.
+    manifest : dict
+        ``schema, kind, key, spec, parents, source, version, created, seconds, files``.
+    """
+
+    kind: str
+    key: str
+    path: Path
+    manifest: dict[str, Any]
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files (FileNotFoundError where it has none of that name)."""
+        if name not in self.manifest["files"]:
+            held = ", ".join(sorted(self.manifest["files"]))
+            raise FileNotFoundError(f"{self.kind}/{self.key} holds no file '{name}'; it holds: {held}")
+        return self.path / name
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Read one of its JSON files."""
+        value: dict[str, Any] = json.loads(self.file(name).read_text(encoding="utf-8"))
+        return value
+
+
+class Store:
+    """A folder of artifacts, safe to share among processes and machines.
+
+    Parameters
+    ----------
+    root : Path
+        The store's folder; created when something is first built.
+    on_stale : {"warn", "rebuild"}
+        What `get` does with an artifact that another version of the source has built.
+    """
+
+    def __init__(self, root: str | Path, *, on_stale: str = "warn") -> None:
+        if on_stale not in ON_STALE:
+            raise ValueError(f"store.on_stale={on_stale!r} is unknown: use one of {', '.join(ON_STALE)}")
+        self.root = Path(root)
+        self.on_stale = on_stale
+        self._told: set[str] = set()  # stale artifacts that were already warned of
+
+    def path(self, kind: str, key: str) -> Path:
+        """Return the folder of the artifact, whether or not it exists."""
+        return self.root / kind / key
+
+    def partial_path(self, kind: str, key: str) -> Path:
+        """Return the folder in which the artifact is built: an interrupted build is continued there."""
+        return self.root / ".partial" / f"{kind}-{key}"
+
+    def _lease_path(self, kind: str, key: str) -> Path:
+        return self.root / ".locks" / f"{kind}-{key}.json"
+
+    def _fresh(self, kind: str, key: str, source: str) -> bool | None:
+        """Say whether the artifact was built by this source; None where there is no artifact."""
+        folder = self.path(kind, key)
+        if not (folder / MANIFEST).is_file():
+            return None
+        return not source or manifest.read(folder)["source"] == source
+
+    def status(self, kind: str, key: str, source: str = "") -> str:
+        """Tell how an artifact stands, without waiting or changing anything.
+
+        Parameters
+        ----------
+        kind, key : str
+            The artifact.
+        source : str
+            The hash of the source that would build it now; empty: any will do.
+
+        Returns
+        -------
+        {"cached", "running", "stale", "partial", "missing"}
+            Usable as it is; being built; built by other source; begun, but not finished; none of these.
+        """
+        fresh = self._fresh(kind, key, source)
+        if fresh:
+            return "cached"
+        if lease.is_held(self._lease_path(kind, key)):
+            return "running"
+        if fresh is not None:
+            return "stale"
+        return "partial" if self.partial_path(kind, key).is_dir() else "missing"
+
+    def get(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        parents: Mapping[str, str],
+        build: Callable[[Path], None],
+        *,
+        source: str = "",
+    ) -> Artifact:
+        """Return the artifact that `spec` and `parents` determine; build it where it is missing.
+
+        Only one process builds an artifact; others wait for it. Where an earlier builder was killed, or
+        failed, `build` finds the files it left.
+
+        Parameters
+        ----------
+        kind : str
+            What is built; a folder of the store.
+        spec : mapping
+            The settings that determine the result: plain values only.
+        parents : mapping of str to str
+            Role -> key of each artifact that the result is computed from.
+        build : callable
+            Writes the files into the folder that it is given.
+        source : str
+            Hash of the source that builds it (`source_hash`); recorded, not part of the key.
+
+        Raises
+        ------
+        CorruptArtifact
+            Where the stored files are not what the manifest says.
+        StoreFull
+            Where the disk is full; what was built so far is kept.
+        """
+        key = artifact_key(kind, spec, parents)
+
+        def usable() -> bool:
+            fresh = self._fresh(kind, key, source)
+            return bool(fresh) or (fresh is False and self.on_stale == "warn")
+
+        if not usable():
+            with _one_line_when_full(self.root):
+                self._build(kind, key, {"spec": spec, "parents": parents, "source": source}, build, usable)
+        if not self._fresh(kind, key, source) and key not in self._told:
+            self._told.add(key)
+            log.warning("%s/%s was built by other source; store.on_stale=rebuild builds it anew", kind, key)
+        return self.open(kind, key)
+
+    def _build(
+        self,
+        kind: str,
+        key: str,
+        what: dict[str, Any],
+        build: Callable[[Path], None],
+        usable: Callable[[], bool],
+    ) -> None:
+        """Build and publish under the lease, unless somebody else does so first."""
+        with lease.hold(self._lease_path(kind, key), f"{kind}/{key}", ready=usable) as held:
+            if held is None or usable():
+                return
+            partial = self.partial_path(kind, key)
+            self._prepare(partial, what["source"])
+            if not manifest.complete(partial, key, what["source"]):
+                (partial / MANIFEST).unlink(missing_ok=True)
+                start = time.monotonic()
+                build(partial)
+                held.check()
+                manifest.write(partial, kind, key, seconds=time.monotonic() - start, **what)
+            held.check()
+            self._publish(partial, self.path(kind, key))
+
+    def _prepare(self, partial: Path, source: str) -> None:
+        """Make the folder to build in; keep an earlier builder's files as `on_stale` says."""
+        note = partial.with_name(partial.name + ".source")
+        if partial.is_dir() and (note.read_text() if note.is_file() else "") != source:
+            if self.on_stale == "rebuild":
+                shutil.rmtree(partial)
+            else:
+                log.warning("%s: continuing what other source began", partial.name)
+        partial.mkdir(parents=True, exist_ok=True)
+        note.write_text(source)
+
+    def _publish(self, partial: Path, target: Path) -> None:
+        """Move a finished folder into place; one rename, so that it appears whole."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # stale, or the ruins of one: a folder cannot be renamed onto a full one
+            trash = self.root / ".trash" / f"{target.name}-{uuid.uuid4().hex[:8]}"
+            trash.parent.mkdir(exist_ok=True)
+            os.replace(target, trash)
+            os.replace(partial, target)
+            shutil.rmtree(trash, ignore_errors=True)
+        else:
+            os.replace(partial, target)
+        manifest.sync(target.parent)
+        partial.with_name(partial.name + ".source").unlink(missing_ok=True)
+
+    def open(self, kind: str, key: str) -> Artifact:
+        """Return a stored artifact after checking its files: sizes each time, hashes once a process.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where the store does not hold it.
+        CorruptArtifact
+            Where its files are not what its manifest says.
+        """
+        folder = self.path(kind, key)
+        if not (folder / MANIFEST).is_file():
+            raise FileNotFoundError(f"the store at '{self.root}' holds no artifact {kind}/{key}")
+        return Artifact(kind, key, folder, manifest.verify(folder, kind, key))
+
+    def find(self, key_prefix: str) -> Artifact:
+        """Return the one artifact whose key, or ``kind/key``, begins with `key_prefix`."""
+        names = [(kind, key) for kind, key in self._names() if _begins(kind, key, key_prefix)]
+        if len(names) == 1:
+            return self.open(*names[0])
+        if not names:
+            raise FileNotFoundError(f"no artifact in '{self.root}' has a key that begins with '{key_prefix}'")
+        some = ", ".join("/".join(name) for name in names[:5])
+        raise ValueError(f"'{key_prefix}' is the beginning of {len(names)} keys, say more of it: {some}")
+
+    def list(self) -> Iterator[Artifact]:
+        """Go through all artifacts, by kind and key, without checking their files."""
+        for kind, key in self._names():
+            folder = self.path(kind, key)
+            yield Artifact(kind, key, folder, manifest.read(folder))
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        for path in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+            kind, key = path.parts[-3:-1]
+            if not kind.startswith("."):
+                yield kind, key
+
+
+def _begins(kind: str, key: str, prefix: str) -> bool:
+    return (f"{kind}/{key}" if "/" in prefix else key).startswith(prefix)
+
+
+@contextlib.contextmanager
+def _one_line_when_full(root: Path) -> Iterator[None]:
+    """Turn "no space left", wherever in the chain of causes it stands, into one clear error."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = f"no space left for '{root}': free some, or set paths.output to another disk"
+                raise StoreFull(cause.errno, message) from error
+            cause = cause.__cause__ or cause.__context__
+        raise

@@ -1,0 +1,1 @@
+"""Planning and running studies: cells in, a graph of stages out, every stage an artifact."""

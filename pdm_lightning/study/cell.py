@@ -1,0 +1,69 @@
+"""A cell of a study: one composed configuration, and what it is called in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pdm_lightning.data import data_name
+
+# An override of one of these says where things are, not what is computed: it does not change a name.
+_PLACES = {"root", "download", "cache", "name", "label"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One path through the graph of stages.
+
+    Attributes
+    ----------
+    config : dict
+        The composed configuration, resolved, without Hydra's own node.
+    overrides : tuple of str
+        The overrides that led to it, as typed (``attack.eps=0.02``).
+    """
+
+    config: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+
+    def name(self, group: str) -> str:
+        """Name of the chosen option of a group, with the values that were overridden inside it.
+
+        Examples
+        --------
+        ``fgsm``, or ``fgsm[eps=0.02]`` where ``attack.eps=0.02`` was asked for.
+        """
+        return self._base(group) + self._suffix(group)
+
+    def label(self, group: str) -> str:
+        """Like `name`, in the words of the paper's tables (``FGSM-0.05``)."""
+        return str(self.config[group].get("label") or self._base(group)) + self._suffix(group)
+
+    def _base(self, group: str) -> str:
+        option = self.config[group]
+        return data_name(option) if group == "data" else str(option["name"])
+
+    def _suffix(self, group: str) -> str:
+        changed = []
+        for override in self.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            if key.startswith(f"{group}.") and key.split(".")[-1] not in _PLACES:
+                changed.append(f"{key.removeprefix(f'{group}.')}={value}")
+        return f"[{','.join(sorted(changed))}]" if changed else ""
+
+
+def resolve(config: DictConfig, overrides: Sequence[str]) -> Cell:
+    """Turn a composed configuration into a cell.
+
+    Raises
+    ------
+    omegaconf.errors.OmegaConfBaseException
+        Where a value is missing or an interpolation does not resolve.
+    """
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    resolved = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return Cell({str(key): value for key, value in resolved.items()}, tuple(overrides))

@@ -1,0 +1,108 @@
+"""What ``pdml run``, ``plan`` and ``report`` do: Hydra composes what is asked for, then the study runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pdm_lightning import __version__
+from pdm_lightning.report import print_tables, write_report
+from pdm_lightning.stages.context import Context
+from pdm_lightning.store import Store
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.execute import Outcome, execute, preflight, status
+from pdm_lightning.study.plan import Plan, make_plan
+from pdm_lightning.study.results import collect
+from pdm_lightning.study.validate import validate
+
+
+def perform(command: str, words: list[str]) -> int:
+    """Carry out a command.
+
+    Parameters
+    ----------
+    command : {"run", "plan", "report"}
+    words : list of str
+        Hydra's overrides and flags.
+
+    Returns
+    -------
+    int
+        Exit status: 1 where a cell failed, or, for ``report``, is missing.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("pdm_lightning.store").setLevel(
+        logging.ERROR
+    )  # stale artifacts are counted in one line
+    cells = ask(command, words)
+    if not cells:  # Hydra printed its help or a configuration
+        return 0
+    validate(cells)
+    plan = make_plan(cells)
+    settings = plan.settings
+    store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
+    if command == "plan":
+        return _show(plan, store)
+    context = Context(store)
+    outcome = Outcome()
+    if command == "run":
+        preflight(plan, context)
+        outcome = execute(plan, context, say=_say)
+        if outcome.stale and store.on_stale == "warn":
+            _say(f"{outcome.stale} artifacts are of another version of the code: store.on_stale=rebuild makes them anew")
+    return _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _console() -> Console:
+    """Tables as wide as the terminal, and 120 columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+
+
+def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int:
+    """Write and print the report; every hole in it is counted in the exit status."""
+    result = collect(plan, context, outcome, command, __version__)
+    folder = Path(plan.settings["paths"]["output"]) / "report" / str(plan.settings["name"])
+    page = write_report(folder, result)
+    console = _console()
+    print_tables(result, console)
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+    for failed in outcome.failed.values():
+        _say(
+            f"pdml: {failed.node.kind} {failed.node.title} failed: {failed.error} (traceback: {failed.traceback_path})"
+        )
+    holes = sum(row.status in ("failed", "missing") for row in result.rows)
+    if holes and not outcome.failed:
+        _say(f"pdml: {holes} results are not there yet: 'pdml run' with the same words computes them")
+    return 1 if holes or outcome.failed else 0
+
+
+def _show(plan: Plan, store: Store) -> int:
+    """Print the graph, one line a node, and how many nodes stand how."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"{plan.settings['name']}: {len(plan.entries)} cells, {len(plan.nodes)} nodes", box=None
+    )
+    for column in ("stage", "key", "status", "what", "after"):
+        table.add_column(column, overflow="fold")
+    counts: dict[str, int] = {}
+    for node in plan:
+        state = status(store, node)
+        counts[state] = counts.get(state, 0) + 1
+        table.add_row(node.kind, node.key, state, node.title, " ".join(sorted(node.parents)))
+    console = _console()
+    console.print(table)
+    refused = sum(bool(entry.refused) for entry in plan.entries)
+    summary: dict[str, Any] = counts | ({"refused cells": refused} if refused else {})
+    console.print(", ".join(f"{count} {state}" for state, count in sorted(summary.items())))
+    return 0

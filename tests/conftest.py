@@ -1,0 +1,61 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+os.environ.setdefault("WANDB_MODE", "offline")
+
+#: Overrides that make a study take seconds; its numbers mean nothing.
+TINY = (
+    "data=digits",
+    "model=resnet8",
+    "budget=smoke",
+    "budget.train.steps=20",
+    "budget.train.segment=10",
+    "budget.train.batch_size=64",
+    "budget.images.cheap=60",
+    "budget.images.medium=10",
+    "budget.images.heavy=10",
+    "evaluate.bootstrap=50",
+    "evaluate.min_n=5",
+)
+
+
+@dataclass(frozen=True)
+class TinyStudy:
+    """A finished study on disk."""
+
+    output: Path
+    words: tuple[str, ...]
+
+    @property
+    def report(self) -> Path:
+        return self.output / "report" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
+    """Four cells of two trainings, run once a session through the command line."""
+    from pdm_lightning.cli import main
+
+    output = tmp_path_factory.mktemp("study")
+    words = (
+        "-m",
+        "defense=ce,pdm",
+        "attack=fgsm_010,bim_010",
+        "name=tiny",
+        "report.tables=[accuracy,detection,summary]",
+        "report.figures=[tsne,confusion]",
+        "tsne.points=60",
+        f"paths.output={output}",
+        *TINY,
+    )
+    assert main(["run", *words]) == 0
+    return TinyStudy(output, words)

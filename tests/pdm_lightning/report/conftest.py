@@ -1,0 +1,79 @@
+"""A small invented study that the report's tests start from."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pdm_lightning.report import Failure, Figure, Row, StudyResult
+
+WHERE = {"model": "resnet8", "budget": "toy", "seed": 0}
+SCORED = {**WHERE, "threat": "gray_box", "detector": "kde", "bandwidth": "validation"}
+LABELS = {
+    "data": {"mnist": "MNIST", "digits": "Digits"},
+    "defense": {"ce": "CE", "rce": "RCE", "pdm": "PDM"},
+    "attack": {"fgsm_005": "FGSM-0.05", "cw": "C&W"},
+    "model": {"resnet8": "ResNet-8"},
+    "detector": {"kde": "KDE"},
+    "threat": {"gray_box": "gray box"},
+}
+
+
+def accuracy(data: str, defense: str, value: float | None = 0.99, **more) -> Row:
+    base = {"data": data, "defense": defense, "metric": "accuracy", "value": value, "n": 540}
+    return Row(**{**WHERE, **base, **more})
+
+
+def auc(data: str, defense: str, attack: str, value: float | None = 0.9, **more) -> Row:
+    base = {"data": data, "defense": defense, "attack": attack, "metric": "auc", "value": value, "n": 100}
+    return Row(**{**SCORED, **base, **more})
+
+
+def figures() -> list[Figure]:
+    points = np.array([[0.0, 0.0], [1.0, 1.5], [2.0, -1.0]])
+    tsne = {
+        "title": "CE",
+        "points": points,
+        "labels": [0, 1, 1],
+        "classes": ["a", "b"],
+        "dbi": 0.5,
+        "dbi_2d": 0.7,
+    }
+    confusion = {"title": "CE", "counts": [[0, 3], [5, 0]], "classes": ["a", "b"]}
+    series = {"label": "CE", "x": [0.0, 0.1], "y": [1.0, 0.5], "low": [0.9, 0.4], "high": [1.0, 0.6]}
+    bare = {"label": "RCE", "x": [0.0, 0.1], "y": [1.0, 0.7]}
+    curves = {"title": "FGSM", "x_label": "eps", "y_label": "accuracy", "series": [series, bare]}
+    return [
+        Figure("embeddings", "tsne", "Embeddings", "t-SNE", [tsne]),
+        Figure("classes", "confusion", "Classes", "", [confusion]),
+        Figure("eps", "curves", "Accuracy against eps", "", [curves, curves]),
+    ]
+
+
+def study(rows: list[Row], **more) -> StudyResult:
+    return StudyResult(**{"name": "s", "title": "A study", "rows": rows, "labels": deepcopy(LABELS), **more})
+
+
+def full_study() -> StudyResult:
+    rows = []
+    for data in ("digits", "mnist"):
+        for defense in ("pdm", "ce"):
+            rows += [
+                accuracy(data, defense, ci_low=0.98, ci_high=0.995),
+                accuracy(data, defense, 0.4, metric="dbi", n=None),
+                auc(data, defense, "cw", None, status="n/a", n=12),
+                auc(data, defense, "fgsm_005", 0.987, ci_low=0.97, ci_high=0.99, n_attacked=540),
+                auc(data, defense, "fgsm_005", 0.6, metric="auc_all", n=540),
+                auc(data, defense, "fgsm_005", 0.88, metric="success_rate", n=540, detector="", bandwidth=""),
+            ]
+    failure = Failure("craft: mnist", "RuntimeError: no memory", "failures/craft.txt")
+    return study(rows, figures=figures(), failures=[failure], notes=["a note"], command="pdml run")
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """Builders of rows and studies."""
+    return SimpleNamespace(accuracy=accuracy, auc=auc, figures=figures, study=study, full_study=full_study)

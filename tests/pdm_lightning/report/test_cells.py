@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from pdm_lightning.report import Row
+from pdm_lightning.report.cells import Block, Cube, aggregate
+
+BLOCK = Block("toy", "resnet8", "gray_box", "kde", "validation")
+
+
+def test_seeds_are_aggregated_to_mean_and_sample_deviation():
+    values = [0.91, 0.93, 0.98]
+    rows = [Row(seed=s, value=v, ci_low=0, ci_high=1, n=100 + s) for s, v in enumerate(values)]
+    measure = aggregate(rows)
+    assert measure.value == pytest.approx(statistics.mean(values))
+    assert measure.sd == pytest.approx(statistics.stdev(values))
+    assert (measure.low, measure.high) == pytest.approx(
+        (measure.value - measure.sd, measure.value + measure.sd)
+    )
+    assert (measure.seeds, measure.seeds_ok, measure.n) == (3, 3, (100, 102))
+
+
+def test_one_seed_keeps_its_own_interval():
+    measure = aggregate([Row(value=0.9, ci_low=0.8, ci_high=0.95)])
+    assert (measure.low, measure.high, measure.sd) == (0.8, 0.95, None)
+
+
+def test_a_failed_seed_beside_a_good_one():
+    measure = aggregate([Row(seed=0, value=0.9), Row(seed=1, status="failed")])
+    assert (measure.status, measure.value, measure.seeds, measure.seeds_ok) == ("ok", 0.9, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "statuses, shown",
+    [
+        (["n/a", "failed"], "failed"),
+        (["missing", "n/a"], "n/a"),
+        (["missing", "refused"], "refused"),
+        ([], "missing"),
+    ],
+)
+def test_the_most_telling_gap_is_shown(statuses, shown):
+    assert aggregate(Row(seed=s, status=status) for s, status in enumerate(statuses)).status == shown
+
+
+def test_a_row_without_a_detector_holds_for_every_detector(make):
+    rows = [make.auc("digits", "ce", "cw", 0.7, metric="success_rate", detector="", bandwidth="")]
+    assert Cube(rows).measure("success_rate", BLOCK, "digits", "ce", "cw").value == 0.7
+
+
+def test_a_row_of_another_block_is_not_taken(make):
+    rows = [
+        make.auc("digits", "ce", "cw", 0.7, bandwidth=0.26),
+        make.auc("digits", "ce", "cw", 0.8, threat="white_box"),
+    ]
+    cube = Cube(rows)
+    assert cube.measure("auc", BLOCK, "digits", "ce", "cw").status == "missing"
+    assert len(cube.blocks(detection=True)) == 2
+
+
+def test_what_failed_holds_for_every_metric_without_a_row(make):
+    rows = [
+        make.auc("digits", "ce", "cw", None, status="failed"),
+        make.auc("digits", "ce", "cw", 0.2, metric="passes"),
+    ]
+    cube = Cube(rows)
+    assert cube.measure("auc_all", BLOCK, "digits", "ce", "cw").status == "failed"
+    assert cube.measure("passes", BLOCK, "digits", "ce", "cw").value == 0.2
+
+
+def test_a_threat_without_any_detector_is_a_block_of_its_own(make):
+    rows = [
+        make.auc("digits", "ce", "cw", 0.9),
+        make.auc("digits", "ce", "cw", 0.2, metric="passes", detector="", bandwidth=""),
+        make.auc("digits", "ce", "cw", None, status="failed", threat="white_box", detector="", bandwidth=""),
+    ]
+    assert [(b.threat, b.detector) for b in Cube(rows).blocks(detection=True)] == [
+        ("gray_box", "kde"),
+        ("white_box", ""),
+    ]

@@ -1,0 +1,173 @@
+"""Loggers: offline for real, never a question, always finished, nothing outside the given folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pdm_lightning import tracking
+from pdm_lightning.tracking import logged_in, make_loggers, wandb_mode
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf" / "logger"
+RUN = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user who has never logged in."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+def config(name: str) -> dict:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
+
+
+# two runs in one process, the second of which fails: both have to be closed, each in its own folder
+WANDB = """
+import sys
+from pathlib import Path
+import wandb, yaml
+from pdm_lightning.tracking import tracking
+cfg = yaml.safe_load(open(sys.argv[1]))
+for run_id, fails in (("a" * 16, False), ("b" * 16, True)):
+    try:
+        with tracking(cfg, Path(sys.argv[2]), run_id, {"model": {"depth": 8}}, "study") as (logger,):
+            assert (wandb.run.id, wandb.run.group, wandb.run.resumed) == (run_id, "study", False)
+            assert wandb.run.settings.mode == "offline" and wandb.run.config["model"] == {"depth": 8}
+            logger.log_metrics({"train/loss": 1.5}, step=1)
+            if fails:
+                raise KeyError
+    except KeyError:
+        assert fails
+    assert wandb.run is None
+"""
+
+
+def test_wandb_offline_for_real(tmp_path: Path, nobody: Path) -> None:
+    folder = tmp_path / "logs"
+    # a terminal's input that never answers would hang here if anything were asked
+    done = subprocess.run(
+        [sys.executable, "-c", WANDB, str(CONF / "wandb.yaml"), str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "mpl")},
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert {path.name for path in files} == {f"run-{'a' * 16}.wandb", f"run-{'b' * 16}.wandb"}
+    assert all(b"train/loss" in path.read_bytes() and b"study" in path.read_bytes() for path in files)
+    assert done.stderr.count("wandb sync") == 2
+    assert not [path for path in nobody.rglob("*") if path.is_file()]
+
+
+def test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wandb_mode("auto") == "offline" == wandb_mode("offline")
+    with pytest.raises(ValueError, match="nobody is logged in to W&B: run `wandb login`"):
+        wandb_mode("online")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert wandb_mode("auto") == "online" == wandb_mode("online")
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert wandb_mode("auto") == "offline"
+    assert wandb_mode("online") == "online"
+    with pytest.raises(ValueError, match=r"logger\.mode=on is unknown"):
+        wandb_mode("on")
+
+
+def test_a_netrc_counts_for_its_host_alone(monkeypatch: pytest.MonkeyPatch, nobody: Path) -> None:
+    (nobody / ".netrc").write_text(
+        "machine wandb.example.org login user password x\ndefault login a password b\n"
+    )
+    assert not logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/api")
+    assert logged_in()
+    monkeypatch.setenv("NETRC", str(nobody / "elsewhere"))
+    assert not logged_in()
+    (nobody / "elsewhere").write_text("no netrc at all {")
+    assert not logged_in()
+
+
+def test_unreachable_goes_on_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    modes: list[str] = []
+
+    def init(**arguments: object) -> str:
+        modes.append(str(arguments["mode"]))
+        if arguments["mode"] == "online":
+            raise wandb.errors.CommError("no route\nmore")
+        return "a run"
+
+    monkeypatch.setattr(wandb, "init", init)
+    cfg = config("wandb")
+    assert tracking._start_wandb(cfg, tmp_path, RUN, {}, "", "online") == "a run"
+    assert modes == ["online", "offline"] and "(no route): going on offline" in caplog.text
+    with pytest.raises(wandb.errors.CommError):  # asked for by name: then it is an error
+        tracking._start_wandb(cfg | {"mode": "online"}, tmp_path, RUN, {}, "", "online")
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with tracking.tracking(config("tensorboard"), tmp_path, RUN, {"lr": 0.1}, "study") as (logger,):
+        logger.log_metrics({"train/loss": 1.5}, step=3)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "study" / RUN))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 1.5)]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_names_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == name else found(n, *a))
+    with pytest.raises(ModuleNotFoundError, match=f"logger={name} .* pip install {name}"):
+        make_loggers(config(name), tmp_path, RUN, {})
+
+
+def test_csv_adds_nothing_and_unknown_is_refused(tmp_path: Path) -> None:
+    with tracking.tracking(config("csv"), tmp_path / "logs", RUN, {}) as loggers:
+        assert loggers == []
+    assert not (tmp_path / "logs").exists()
+    with pytest.raises(ValueError, match="logger=mlflow is unknown: use one of csv, wandb, tensorboard"):
+        make_loggers({"name": "mlflow"}, tmp_path, RUN, {})
+
+
+def test_trouble_at_the_end_does_not_hide_the_training(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def finalize(self, status: str) -> None:
+            raise OSError(f"gone at {status}")
+
+    tracking._finish(Broken(), "success")
+    assert "could not be finished: gone at success" in caplog.text
+
+
+def test_options_of_the_group_share_their_keys() -> None:
+    keys = {path.stem: set(yaml.safe_load(path.read_text())) for path in CONF.glob("*.yaml")}
+    assert set(keys) == {"csv", "wandb", "tensorboard"}
+    assert len({frozenset(k) for k in keys.values()}) == 1
+
+
+def test_importing_costs_nothing() -> None:
+    code = "import sys, pdm_lightning.tracking; print({'wandb', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
