@@ -16,7 +16,7 @@ from attacks.objectives import margin, reached
 SMOOTHING = 0.999999
 # the upper bound of a constant that has not succeeded yet; the x10 search stops growing above a tenth of it
 UNBOUNDED = 1e10
-# an example none of whose pixels moved by this much may sit on the flat ends of tanh, its loss at a standstill
+# where no pixel of an example moved by this much, it may sit on the flat ends of tanh, its loss at a standstill
 UNMOVED = 1e-4
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdm_lightning.report import captions, formats
-from pdm_lightning.report.cells import CLEAN, Block, Cube
+from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import (
@@ -57,33 +57,45 @@ def _ablation(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]
             cells.append(make_cell(metric, grid[defense, (metric, attack)], footnotes, paper=paper))
         marks = collapse_marks(result, cube, footnotes, block, data, defense)
         rows.append(TableRow(result.label("defense", defense), cells, marks))
+    cells = [
+        cell for row in rows for cell, (metric, _) in zip(row.cells, keys, strict=True) if metric == "auc"
+    ]
+    scale = scale_of([cell.strip for cell in cells if cell.strip], 0.5, 1.0)
     columns = []
-    for position, (metric, attack) in enumerate(keys):
-        strips = [row.cells[position].strip for row in rows]
-        scale = scale_of([s for s in strips if s], 0.5, 1.0) if metric == "auc" else None
+    for metric, attack in keys:
         line = [(data, grid[defense, (metric, attack)]) for defense in defenses]
         label = formats.metric_label(metric) if attack == CLEAN else result.label("attack", attack)
         label += capped_marks(result, footnotes, line, attack)
-        columns.append(Column(label, "Clean images" if attack == CLEAN else "AUC, paired rule", scale))
-    used = [grid[defense, key] for defense in defenses for key in keys]
-    pairs = captions.count_of([grid[d, k] for d in defenses for k in keys if k[0] == "auc"], "pairs")
-    caption = [
-        f"Every defence on {result.label('data', data)}: accuracy, how tight and how far apart the classes "
-        "lie in the embedding (lower Davies-Bouldin index: better), and the AUC of detecting each attack.",
-        captions.setting(result, block),
-        f"Evaluation rule of the AUC: {captions.RULES['auc']}{'; ' + pairs if pairs else ''}."
-        if attacks
-        else "",
-        captions.seeds_of(used, "the 95 % interval"),
-    ]
+        column = (
+            Column(label, "Clean images") if attack == CLEAN else Column(label, "AUC, paired rule", scale)
+        )
+        columns.append(column)
     extra = captions.subtitle(result, block, blocks)
     return Table(
         name=captions.file_name(result, "ablation", block, blocks, data),
         kind="ablation",
         title=f"Ablation on {result.label('data', data)}" + (f": {extra}" if extra else ""),
-        caption=" ".join(part for part in caption if part),
+        caption=_caption(result, block, data, {key: [grid[d, key] for d in defenses] for key in keys}),
         row_header="Defence",
         columns=columns,
         rows=rows,
         footnotes=captions.finish(footnotes, any(cell.paper for row in rows for cell in row.cells)),
+        strip_legend=f"AUC {scale[0]:g} to {scale[1]:g}" if attacks else "",
     )
+
+
+def _caption(
+    result: StudyResult, block: Block, data: str, columns: dict[tuple[str, str], list[Measure]]
+) -> str:
+    scored = [measure for (metric, _), line in columns.items() if metric == "auc" for measure in line]
+    pairs = captions.count_of(scored, "pairs")
+    parts = [
+        f"Every defence on {result.label('data', data)}: accuracy, how tight and how far apart the classes "
+        "lie in the embedding (lower Davies-Bouldin index: better), and the AUC of detecting each attack.",
+        captions.setting(result, block),
+        f"Evaluation rule of the AUC: {captions.RULES['auc']}{'; ' + pairs if pairs else ''}."
+        if scored
+        else "",
+        captions.seeds_of([measure for line in columns.values() for measure in line], "the 95 % interval"),
+    ]
+    return " ".join(part for part in parts if part)

@@ -96,8 +96,14 @@ def metric_value(metric: str, value: float) -> str:
 
 
 def metric_bound(metric: str, value: float) -> str:
-    """A bound of an interval, or a standard deviation, as a cell of `metric` prints it."""
+    """A bound of an interval as a cell of `metric` prints it."""
     return METRICS[metric][2](value) if metric in METRICS else real(value)
+
+
+def metric_deviation(metric: str, value: float) -> str:
+    """A standard deviation as a cell of `metric` prints it: with the digits of the value."""
+    is_percent = metric in METRICS and METRICS[metric][1] is percent
+    return percent(value) if is_percent else metric_bound(metric, value)
 
 
 def words(names: list[str]) -> str:

@@ -2,8 +2,8 @@
 
 They belong to the paper's data sets, ``mnist`` and ``cifar10``, and to no other: a subset or a
 re-encoded copy of CIFAR-10 has another name and gets no number of the paper. All three readings of PDM
-(``pdm``, ``pdm_printed``, ``pdm_algorithm1``) are set against the paper's PDM. Figure 2's "combined
-methods" are read as what its caption says, the two margin-increasing components: Siamese and RVL.
+(``pdm``, ``pdm_printed``, ``pdm_algorithm1``) are set against the paper's PDM, and so is Figure 2's
+"combined methods": the text calls them the lowest index of all, and the paper's method is the combination.
 """
 
 from __future__ import annotations

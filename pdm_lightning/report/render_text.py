@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import groupby
 
 from pdm_lightning.report.tables import Cell, Table, TableRow
 
 #: Above this many rows a LaTeX table is a ``longtable``, which breaks over pages.
 LONG_TABLE_ROWS = 40
+NEEDS = "% needs \\usepackage{booktabs,graphicx,longtable}\n"
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -70,8 +72,8 @@ def markdown(table: Table) -> str:
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
-def _markdown_line(cells: object) -> str:
-    return "| " + " | ".join(cells) + " |"  # type: ignore[arg-type]
+def _markdown_line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def latex(table: Table) -> str:
@@ -81,20 +83,19 @@ def latex(table: Table) -> str:
     head = "\n".join(_latex_header(table))
     spec = "l" + "r" * len(table.columns)
     caption = f"\\caption{{{latex_escape(f'{table.title}. {table.caption}')}}}\n\\label{{tab:{table.name}}}"
-    notes = "\n".join(f"\\par\\noindent {latex_escape(note)}" for note in table.footnotes)
-    start = "% needs \\usepackage{booktabs,graphicx,longtable}\n\\begingroup\\footnotesize\n"
+    notes = "\n".join(f"\\par\\raggedright {latex_escape(note)}" for note in table.footnotes)
     if len(table.rows) > LONG_TABLE_ROWS:
         inner = (
             f"\\begin{{longtable}}{{{spec}}}\n{caption}\\\\\n\\toprule\n{head}\n\\midrule\n\\endhead\n"
             f"{body}\n\\bottomrule\n\\end{{longtable}}\n{notes}"
         )
-        return f"{start}{inner}\n\\endgroup\n"
+        return f"{NEEDS}\\begingroup\\footnotesize\n{inner}\n\\endgroup\n"
     # shrunk to the line only where the table is wider than it
     fit = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
     return (
-        f"{start}\\begin{{table}}[htbp]\n\\centering\n{caption}\n\\setlength{{\\tabcolsep}}{{4pt}}\n{fit}\n"
+        f"{NEEDS}\\begin{{table}}[htbp]\n\\centering\\footnotesize\n{caption}\n\\setlength{{\\tabcolsep}}{{4pt}}\n{fit}\n"
         f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n"
-        f"\\end{{tabular}}}}\n{notes}\n\\end{{table}}\n\\endgroup\n"
+        f"\\end{{tabular}}}}\n{notes}\n\\end{{table}}\n"
     )
 
 
@@ -123,13 +124,16 @@ def _latex_rows(rows: list[TableRow], wide: int) -> list[str]:
             )
         for row in run:
             cells = [_latex_cell(cell) for cell in row.cells]
-            lines.append(" & ".join([latex_escape(row.label + row.marks), *cells]) + " \\\\")
+            gap = "[3pt]" if any("tabular" in cell for cell in cells) else ""
+            lines.append(" & ".join([latex_escape(row.label + row.marks), *cells]) + f" \\\\{gap}")
     return lines
 
 
 def _latex_cell(cell: Cell) -> str:
-    lines = [latex_escape(line) for line in cell_lines(cell)]
+    """A narrow column of lines, the value first: a wide table is shrunk, and has to stay legible."""
+    lines = [cell.value + cell.marks, cell.interval, f"n = {cell.n}" if cell.n else "", *cell.details]
+    lines = [latex_escape(line) for line in [*lines, f"paper {cell.paper}" if cell.paper else ""] if line]
     if len(lines) < 2:
         return "".join(lines)
     small = [f"{{\\scriptsize {line}}}" for line in lines[1:]]
-    return "\\shortstack[r]{" + "\\\\".join([lines[0], *small]) + "}"
+    return "\\begin{tabular}[t]{@{}r@{}}" + "\\\\".join([lines[0], *small]) + "\\end{tabular}"

@@ -208,7 +208,7 @@ def span(n: tuple[int, int]) -> str:
 
 def _interval(metric: str, measure: Measure) -> str:
     if measure.sd is not None:
-        return f"{PLUS_MINUS} {formats.metric_bound(metric, measure.sd)}"
+        return f"{PLUS_MINUS} {formats.metric_deviation(metric, measure.sd)}"
     if measure.low is None or measure.high is None:
         return ""
     return f"[{formats.metric_bound(metric, measure.low)}, {formats.metric_bound(metric, measure.high)}]"

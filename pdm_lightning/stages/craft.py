@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
+from pdm_lightning.models import fold
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages import features
@@ -41,7 +43,8 @@ def build(node: Node, folder: Path, context: Context) -> None:
     if not len(chosen):
         raise ValueError(f"{node.title}: the classifier gets none of the {len(candidates)} test images right")
     threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
-    target = threat.target(classifier)
+    # the attack works on a folded copy; what it made is judged by the classifier itself
+    target = threat.target(fold(classifier) if node.runtime["fold"] else classifier)
     size = node.runtime["batch_size"] or (512 if device.type == "cuda" else 64)
     started = time.monotonic()
     with Progress(len(chosen), f"craft {node.title}", enabled=context.progress) as progress, strict_float32():
@@ -56,7 +59,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
                 progress=lambda done, total: progress.update(0, batch=f"{done / max(total, 1):.0%}"),
             )
             z, logits = embed(classifier, result.x_adv, device)
-            _save(folder, part, result, z, logits, time.monotonic() - started)
+            _save(folder, part, judge(attack, result, logits), z, logits, time.monotonic() - started)
             started = time.monotonic()
             progress.update(len(part))
     finish(folder, chosen, len(candidates), len(data.test[1]), attack)
@@ -68,6 +71,13 @@ def make_attack(spec: dict[str, Any], sets: dict[str, features.Features]) -> Att
         spec = spec | {"confidence": median_margin(sets["validation"])}
     attack: Attack = instantiate(spec)
     return attack
+
+
+def judge(attack: Attack, result: AttackResult, logits: Tensor) -> AttackResult:
+    """The result with success and prediction as the classifier's own (N, K) readout logits have them."""
+    y = result.y.cpu()
+    target = None if result.target is None else result.target.cpu()
+    return replace(result, success=attack.reached(logits, y, target), predicted=logits.argmax(dim=1))
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -142,7 +142,7 @@ class _Planner:
             return Entry(cell, nodes, refused=refused)
         train, features = nodes["train"], nodes["features"]
         spec, note = craft_spec(config)
-        batch = {"batch_size": config["craft"]["batch_size"], "threat": config["threat"]}
+        batch = dict(config["craft"]) | {"threat": config["threat"]}
         scores = {key: value for key, value in config["detector"].items() if key not in ("name", "label")}
         detector = self.node("detector", scores, f"{title} {cell.name('detector')}", {}, features=features)
         title = f"{title} {cell.name('attack')}"

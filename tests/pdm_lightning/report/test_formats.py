@@ -36,6 +36,12 @@ def test_numbers_are_printed(function, value, text):
     assert function(value) == text
 
 
+def test_a_deviation_has_the_digits_of_its_value():
+    assert formats.metric_deviation("accuracy", 0.0012) == "0.12"
+    assert formats.metric_deviation("auc", 0.0124) == ".012"
+    assert formats.metric_deviation("collapsed", 0.0) == "0"
+
+
 def test_an_unknown_metric_is_shown_in_words():
     assert formats.metric_label("new_score") == "new score"
     assert formats.metric_value("new_score", 0.5) == "0.500"

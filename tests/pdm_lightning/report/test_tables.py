@@ -160,6 +160,17 @@ def test_ablation_and_summary_hold_every_number(make):
     ]
 
 
+def test_a_strip_scale_holds_an_auc_below_one_half(make):
+    rows = [
+        make.auc("digits", "ce", "fgsm_005", 0.9),
+        make.auc("digits", "ce", "cw", 0.3, ci_low=0.2, ci_high=0.4),
+    ]
+    result = make.study(rows)
+    assert tables_of(result, "detection")[0].columns[0].scale == (0.0, 1.0)
+    assert tables_of(result, "ablation")[0].strip_legend == "AUC 0 to 1"
+    assert tables_of(make.study(rows[:1]), "detection")[0].columns[0].scale == (0.5, 1.0)
+
+
 def test_only_the_tables_that_were_asked_for_in_their_order(make):
     result = make.full_study()
     result.tables = ["summary", "accuracy"]

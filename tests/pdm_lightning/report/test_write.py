@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pdm_lightning.report import Figure, read_csv, write_report
+from pdm_lightning.report.page import from_right, percent
 from pdm_lightning.report.write import write_atomically
 
 HOSTILE = "<script>alert('x')</script>\"&amp;"
@@ -86,6 +87,21 @@ def test_the_page_needs_nothing_but_itself(written):
         "a note",
     ):
         assert words in page.text
+
+
+def test_the_browser_is_told_to_load_nothing(written):
+    assert "content=\"default-src 'none'; img-src data:;" in (written / "index.html").read_text()
+
+
+def test_strips_are_placed_on_their_scale():
+    assert [percent((0.5, 1.0), value) for value in (0.5, 0.75, 1.0, 0.2, 1.1)] == [
+        "0.0",
+        "50.0",
+        "100.0",
+        "0.0",
+        "100.0",
+    ]
+    assert from_right((0.5, 1.0), 0.9) == "20.0"
 
 
 def test_hostile_names_are_text(make, tmp_path):
