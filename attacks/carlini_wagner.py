@@ -111,9 +111,9 @@ class CarliniWagner(Attack):
             loss = distance + walk.const * (self.confidence - lead).relu()
             gradient = input_gradient(loss, w)
             best.count(walk.rows, gradient)
-            walk.adam(gradient, self.lr)
             if self.abort_early and iteration % every == 0:
-                walk.abort(loss.detach(), x_adv.detach())
+                gradient = walk.abort(loss.detach(), x_adv.detach(), gradient)
+            walk.adam(gradient, self.lr)
             total = self.binary_search_steps * self.max_iterations * len(task.x)
             task.progress((step * self.max_iterations + iteration + 1) * len(task.x), total)
         return won[rows]
@@ -137,14 +137,18 @@ class _Walk:
         root = (self.second / (1 - BETA2**self.steps)).sqrt_().add_(ADAM_EPS)
         self.w = self.w.detach().addcdiv(self.first, root, value=-lr / (1 - BETA1**self.steps))
 
-    def abort(self, loss: Tensor, x_adv: Tensor) -> None:
-        """Drop the examples that moved, but whose loss did not fall by 0.01 % since the last call."""
+    def abort(self, loss: Tensor, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """Drop the examples that moved, but whose loss did not fall by 0.01 % since the last call.
+
+        Called before a step, so that no iterate goes unseen; returns the gradients of the examples that go on.
+        """
         unmoved = (x_adv - self.x).abs().flatten(1).amax(dim=1) < UNMOVED
         going = unmoved | (loss <= 0.9999 * self.previous)
         self.previous = loss
         if not going.all():
             for name in ("x", "rows", "const", "w", "first", "second", "previous"):
                 setattr(self, name, getattr(self, name)[going])
+        return gradient[going]
 
 
 class _Best:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig
@@ -31,6 +32,7 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
         self.context, self.task, self.config = hydra_context, task_function, config
+        HydraConfig.instance().set_config(config)  # for ${hydra:...} in the configuration
 
     def sweep(self, arguments: list[str]) -> Any:
         """Call the task function once with each cell of the sweep.

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pdm_lightning.errors import explain
+from pdm_lightning.errors import explain, nearest
 
 USAGE = """\
 pdml: train classifiers with the PDM loss, attack them, detect the attacks.
@@ -25,15 +25,16 @@ Examples
   pdml run -m defense=ce,pdm attack=fgsm_010,bim_010 data=digits
   pdml run experiment=table2 data=mnist data.download=true model=resnet20 budget=cpu
   pdml run experiment=table2 data=image_folder data.root=/path/to/images
-  pdml run experiment=ablation seed=0,1,2 logger=wandb
-  pdml run attack._target_=my_package.MyAttack          any attack on the Python path
-  pdml run --config-dir my_conf attack=my_attack        your own configuration files
+  pdml run -m experiment=ablation seed=0,1,2 logger=wandb
+  pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
+  eval "$(pdml completion bash)"                 completion with TAB, in this shell
 
 Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures.
 A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
 COMMANDS = ("run", "plan", "report")
+WORDS = (*COMMANDS, "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,17 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 where everything asked for is there; 1 where a cell failed or is missing; 2 for a request that cannot be met.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        sys.stdout.flush()  # a closed pipe is noticed here, and not while Python ends
+        return status
     except KeyboardInterrupt:
         print("pdml: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes stdout once more at exit)
+        # what is left in the buffer has to go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except Exception as error:
-        if full:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"pdml: {explain(error)}", file=sys.stderr)
         return 2
@@ -63,27 +66,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command in COMMANDS and "--version" not in rest:
+        # modules of the user's own lie where the command is typed; last, so that none hides an installed one
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.ask import ask
+
+        cells = ask(command, rest)
+        if not cells:  # Hydra printed its help or a configuration
+            return 0
+        # only now, because PyTorch takes seconds to import
+        from pdm_lightning.study.commands import perform
+
+        return perform(command, rest, cells)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
-        return 0
-    if command == "--version":
+    elif command == "--version" or command in COMMANDS:
         from pdm_lightning import __version__
 
         print(f"pdml {__version__}")
-        return 0
-    if command == "completion":
+    elif command == "completion":
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
-        return 0
-    if command == "_complete":
+    elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
         return complete()
-    if command in COMMANDS:
-        from pdm_lightning.study.commands import perform
+    else:
+        raise ValueError(_unknown(command))
+    return 0
 
-        return perform(command, rest)
-    from pdm_lightning.errors import nearest
 
-    raise ValueError(f"unknown command {command!r}{nearest(command, (*COMMANDS, 'completion'))}; pdml --help lists them")
+def _unknown(word: str) -> str:
+    """Say that a first word is no command; whoever forgot the command gets the line to type."""
+    if "=" in word or word == "-m":
+        return f"{word!r} is no command: type pdml run {word} ..., or plan, or report"
+    return f"unknown command {word!r}{nearest(word, WORDS)} ({', '.join(COMMANDS)}, completion; pdml --help explains)"

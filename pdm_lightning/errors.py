@@ -3,57 +3,46 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
+# Errors that are raised to be read; any other one is a surprise, and says what kind of error it is.
+_SPOKEN = (ValueError, ImportError, OSError, RecursionError)
+_SPEAKERS = ("pdm_lightning", "hydra", "omegaconf", "yaml")
 
-def nearest(word: str, known: Iterable[str]) -> str:
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """``": did you mean 'x'?"``, or ``""`` where nothing known is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f": did you mean '{close[0]}'?" if close else ""
 
 
 def explain(error: BaseException) -> str:
     """The error in one line that names the offending word and the mend.
 
-    Hydra's and OmegaConf's messages, several lines of which only some matter here, are put into the project's words;
-    every other error speaks for itself.
+    Errors of the project speak for themselves; those of a system call, of OmegaConf and of YAML are put into its
+    words. `pdm_lightning.study.diagnose` does the same for Hydra's, where the command line is known.
     """
-    text = str(error).strip() or type(error).__name__
-    for pattern, words in _PATTERNS:
-        match = pattern.search(text)
-        if match:
-            return words(match, text)
-    cause = error.__cause__
-    if type(error).__module__.startswith("hydra") and cause is not None and str(cause) not in text:
-        text = f"{text}: {cause}"
-    return " ".join(text.split())
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return _system(error)
+    package = type(error).__module__.partition(".")[0]
+    if package == "omegaconf":
+        return _omegaconf(error)
+    if package == "yaml":
+        return f"a configuration file is no YAML: {text}"
+    if text and (isinstance(error, _SPOKEN) or package in _SPEAKERS):
+        return text
+    return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
 
 
-def _option(match: re.Match[str], text: str) -> str:
-    group, option = match["path"].rsplit("/", 1)
-    listed = text.partition("Available options in")[2].partition("Config search path")[0]
-    options = [line.strip() for line in listed.splitlines()[1:] if line.strip() and not line.strip().startswith("_")]
-    known = f"; the options are {', '.join(options)}" if options else ""
-    return f"{group}={option}: there is no such option{nearest(option, options)}{known}"
+def _system(error: OSError) -> str:
+    mend = "; paths.output=... writes elsewhere" if isinstance(error, PermissionError) else ""
+    return f"{error.filename}: {error.strerror}{mend}"
 
 
-def _key(match: re.Match[str], text: str) -> str:
-    key = match["key"]
-    return f"unknown option '{key}': pdml run --cfg job shows all options; +{key}=... adds a new one"
-
-
-def _parse(match: re.Match[str], text: str) -> str:
-    first = " ".join(text.splitlines()[0].split())
-    return f"cannot read an override: {first}; write key=value, and quote what has special characters: 'key=\"a b\"'"
-
-
-_PATTERNS = (
-    (re.compile(r"Could not find '(?P<path>[\w/.\-]+/[\w.\-]+)'"), _option),
-    (re.compile(r"(?s)Could not (?:override|append|delete)[^']*'(?P<key>[^']+)'"), _key),
-    (re.compile(r"mismatched input|no viable alternative|extraneous input|token recognition error"), _parse),
-    (
-        re.compile(r"Missing mandatory value: (?P<key>\S+)"),
-        lambda match, text: f"{match['key']} has no value: set {match['key']}=...",
-    ),
-)
+def _omegaconf(error: BaseException) -> str:
+    key = getattr(error, "full_key", None)
+    first = (str(error).splitlines() or [""])[0]
+    if type(error).__name__ == "MissingMandatoryValue":
+        return f"{key or first} has no value: set {key or 'it'}=..."
+    return f"{key}: {first}: mend its value" if key else f"{first}: mend the value"

@@ -147,7 +147,7 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
     seconds : float
         How long the last build took.
     **what : Any
-        ``spec``, ``parents`` and ``source``.
+        ``spec``, ``parents``, ``parent_digests`` and ``source``.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -188,6 +188,11 @@ def read(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError):
         pass
     raise _corrupt(folder, "its manifest is damaged")
+
+
+def content_digest(folder: Path) -> str:
+    """Digest of what a folder's manifest says of its files (16 hex digits): another content, another digest."""
+    return hashlib.sha256(canonical(read(folder)["files"]).encode()).hexdigest()[:16]
 
 
 def complete(folder: Path, key: str, source: str) -> bool:

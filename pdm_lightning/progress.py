@@ -57,7 +57,7 @@ class Progress:
         self._enabled, self._every = enabled, every
         self._stream = stream if stream is not None else sys.stderr
         self._start = self._last = time.monotonic()
-        self._fresh, self._wrote = 0, False
+        self._fresh, self._wrote = 0, -1
         self._fields: dict[str, object] = {}
         self._bar: tqdm | None = None
         if enabled and self._stream.isatty():
@@ -88,7 +88,7 @@ class Progress:
         """Remove the bar, or write the last line where lines were written."""
         if self._bar is not None:
             self._bar.close()
-        elif self._enabled and self._wrote:
+        elif self._enabled and self._wrote not in (-1, self.done):
             self._line()
         self._enabled = False
 
@@ -98,7 +98,7 @@ class Progress:
 
     def _line(self) -> None:
         now = time.monotonic()
-        self._last, self._wrote = now, True
+        self._last, self._wrote = now, self.done
         rate = self._fresh / max(now - self._start, 1e-9)
         parts = [f"{self.done}" if self.total is None else f"{self.done}/{self.total}", f"{rate:.3g}/s"]
         if self.total is not None and rate > 0 and self.done < self.total:

@@ -6,8 +6,6 @@ built, or was when its builder died; ``root/.locks/`` who builds what. An artifa
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
 import os
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pdm_lightning import lease, manifest
+from pdm_lightning.full_disk import StoreFull, one_line_when_full
 from pdm_lightning.manifest import MANIFEST, CorruptArtifact, artifact_key, source_hash
 
 __all__ = ["Artifact", "CorruptArtifact", "Store", "StoreFull", "artifact_key", "source_hash"]
@@ -27,10 +26,6 @@ __all__ = ["Artifact", "CorruptArtifact", "Store", "StoreFull", "artifact_key", 
 log = logging.getLogger(__name__)
 
 ON_STALE = ("warn", "rebuild")
-
-
-class StoreFull(OSError):
-    """The disk, or the quota on it, is full."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +89,28 @@ class Store:
     def _lease_path(self, kind: str, key: str) -> Path:
         return self.root / ".locks" / f"{kind}-{key}.json"
 
-    def _fresh(self, kind: str, key: str, source: str) -> bool | None:
-        """Say whether the artifact was built by this source; None where there is no artifact."""
+    def _state(self, kind: str, key: str, source: str) -> str:
+        """Say how the artifact stands: ``missing``, ``fresh``, ``stale`` or ``orphaned``.
+
+        Stale: built by other source. Orphaned: built from a parent that was built anew since.
+        """
         folder = self.path(kind, key)
         if not (folder / MANIFEST).is_file():
-            return None
-        return not source or manifest.read(folder)["source"] == source
+            return "missing"
+        content = manifest.read(folder)
+        now = self._parent_digests(content["parents"])
+        before = content.get("parent_digests", {})
+        if any(now.get(role, digest) != digest for role, digest in before.items()):
+            return "orphaned"
+        return "fresh" if not source or content["source"] == source else "stale"
+
+    def _parent_digests(self, parents: Mapping[str, str]) -> dict[str, str]:
+        """Digest of the content of each parent that the store holds, by role."""
+        digests = {}
+        for role, key in parents.items():
+            for path in self.root.glob(f"*/{key}/{MANIFEST}"):
+                digests[role] = manifest.content_digest(path.parent)
+        return digests
 
     def status(self, kind: str, key: str, source: str = "") -> str:
         """Tell how an artifact stands, without waiting or changing anything.
@@ -113,15 +124,19 @@ class Store:
 
         Returns
         -------
-        {"cached", "running", "stale", "partial", "missing"}
-            Usable as it is; being built; built by other source; begun, but not finished; none of these.
+        {"cached", "running", "stale", "partial", "missing", "corrupt"}
+            Usable as it is; being built; built by other source or from other parents; begun, but not finished;
+            none of these; damaged.
         """
-        fresh = self._fresh(kind, key, source)
-        if fresh:
+        try:
+            state = self._state(kind, key, source)
+        except CorruptArtifact:
+            return "corrupt"
+        if state == "fresh":
             return "cached"
         if lease.is_held(self._lease_path(kind, key)):
             return "running"
-        if fresh is not None:
+        if state != "missing":
             return "stale"
         return "partial" if self.partial_path(kind, key).is_dir() else "missing"
 
@@ -162,13 +177,16 @@ class Store:
         key = artifact_key(kind, spec, parents)
 
         def usable() -> bool:
-            fresh = self._fresh(kind, key, source)
-            return bool(fresh) or (fresh is False and self.on_stale == "warn")
+            state = self._state(kind, key, source)
+            return state == "fresh" or (state == "stale" and self.on_stale == "warn")
 
         if not usable():
-            with _one_line_when_full(self.root):
-                self._build(kind, key, {"spec": spec, "parents": parents, "source": source}, build, usable)
-        if not self._fresh(kind, key, source) and key not in self._told:
+            what = {"spec": spec, "parents": parents, "source": source}
+            with one_line_when_full(self.root):
+                self._build(
+                    kind, key, what | {"parent_digests": self._parent_digests(parents)}, build, usable
+                )
+        if self._state(kind, key, source) != "fresh" and key not in self._told:
             self._told.add(key)
             log.warning("%s/%s was built by other source; store.on_stale=rebuild builds it anew", kind, key)
         return self.open(kind, key)
@@ -186,7 +204,7 @@ class Store:
             if held is None or usable():
                 return
             partial = self.partial_path(kind, key)
-            self._prepare(partial, what["source"])
+            what = what | {"source": self._prepare(partial, what)}
             if not manifest.complete(partial, key, what["source"]):
                 (partial / MANIFEST).unlink(missing_ok=True)
                 start = time.monotonic()
@@ -196,16 +214,24 @@ class Store:
             held.check()
             self._publish(partial, self.path(kind, key))
 
-    def _prepare(self, partial: Path, source: str) -> None:
-        """Make the folder to build in; keep an earlier builder's files as `on_stale` says."""
+    def _prepare(self, partial: Path, what: dict[str, Any]) -> str:
+        """Make the folder to build in, and return the source that what it will hold is owed to.
+
+        An earlier builder's files are kept where they come from the same parents. Where other source began them and
+        `on_stale` is "warn", the result is owed to that source: it will be stale.
+        """
         note = partial.with_name(partial.name + ".source")
-        if partial.is_dir() and (note.read_text() if note.is_file() else "") != source:
-            if self.on_stale == "rebuild":
-                shutil.rmtree(partial)
-            else:
+        mine = json.dumps([what["source"], what["parent_digests"]])
+        begun = note.read_text() if note.is_file() else ""
+        if partial.is_dir() and begun != mine:
+            source, parents = json.loads(begun) if begun.startswith("[") else ("", None)
+            if parents == what["parent_digests"] and self.on_stale == "warn":
                 log.warning("%s: continuing what other source began", partial.name)
+                return str(source)
+            shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        note.write_text(source)
+        note.write_text(mine)
+        return str(what["source"])
 
     def _publish(self, partial: Path, target: Path) -> None:
         """Move a finished folder into place; one rename, so that it appears whole."""
@@ -261,18 +287,3 @@ class Store:
 
 def _begins(kind: str, key: str, prefix: str) -> bool:
     return (f"{kind}/{key}" if "/" in prefix else key).startswith(prefix)
-
-
-@contextlib.contextmanager
-def _one_line_when_full(root: Path) -> Iterator[None]:
-    """Turn "no space left", wherever in the chain of causes it stands, into one clear error."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                message = f"no space left for '{root}': free some, or set paths.output to another disk"
-                raise StoreFull(cause.errno, message) from error
-            cause = cause.__cause__ or cause.__context__
-        raise

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "wandb": ("pdm_lightning.tracking",),
     "attacks": ("pdm_lightning.stages",),
     "detection": ("pdm_lightning.stages",),
-    "pdm_lightning.study": ("pdm_lightning.cli", "hydra_plugins"),
+    "pdm_lightning.study": ("pdm_lightning.cli", "pdm_lightning.completion", "hydra_plugins"),
     "pdm_lightning.stages": ("pdm_lightning.study", "=pdm_lightning"),
     "pdm_lightning.cli": ("pdm_lightning.__main__",),
 }

@@ -2,13 +2,12 @@
 
 from pdm_lightning.data.base import ImageData, balanced_order, stratified_split, to_unit
 from pdm_lightning.data.folder import image_folder
-from pdm_lightning.data.loading import data_name, fingerprint, load_data
+from pdm_lightning.data.loading import fingerprint, load_data
 from pdm_lightning.data.sources import digits, torchvision_dataset
 
 __all__ = [
     "ImageData",
     "balanced_order",
-    "data_name",
     "digits",
     "fingerprint",
     "image_folder",

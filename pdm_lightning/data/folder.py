@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import torch
@@ -12,11 +13,15 @@ from pdm_lightning.data.base import ImageData, reads_files
 from pdm_lightning.data.decode import SUFFIXES, Listing, read_images
 from pdm_lightning.data.sources import Size, cut_validation
 
+# formats whose files of one shape all have one size
+UNCOMPRESSED = frozenset({".bmp", ".pgm", ".ppm", ".tif", ".tiff"})
 TREE = "train/<class>/<image> and test/<class>/<image>"
 
 
 def tree_listing(root: str | Path) -> Listing:
-    """Sorted (relative path, size in bytes) of every image under ``root/train`` and ``root/test``.
+    """Sorted (relative path, stamp) of every image under ``root/train`` and ``root/test``.
+
+    The stamp is the size in bytes; for formats that do not compress, a number made of the size and a checksum.
 
     Raises
     ------
@@ -89,10 +94,18 @@ def _split_listing(root: Path, split: str) -> Listing:
             raise FileNotFoundError(
                 f"no images in '{folder / group}': remove the folder, or fill it ({TREE})"
             )
-        found += [(f"{split}/{group}/{e.name}", e.stat().st_size) for e in images]
+        found += [(f"{split}/{group}/{e.name}", _stamp(e)) for e in images]
     if not found:
         raise FileNotFoundError(f"no class folders in '{folder}': data.root must hold {TREE}")
     return sorted(found)
+
+
+def _stamp(entry: os.DirEntry[str]) -> int:
+    """Tell an image from another one of its name: by its size, and in an uncompressed format by its bytes too."""
+    size = entry.stat().st_size
+    if Path(entry.name).suffix.lower() not in UNCOMPRESSED:
+        return size
+    return size << 32 | zlib.crc32(Path(entry.path).read_bytes())
 
 
 def _visible_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pdm_lightning.data.base import ImageData
@@ -38,11 +37,6 @@ def load_data(cfg: Mapping[str, Any]) -> ImageData:
     """
     source, arguments = _resolve(cfg)
     return source(**arguments)
-
-
-def data_name(cfg: Mapping[str, Any]) -> str:
-    """The name under which tables show a data set: ``name``, or the root folder's where that is null."""
-    return str(cfg.get("name") or Path(cfg["root"]).resolve().name)
 
 
 def fingerprint(cfg: Mapping[str, Any]) -> str:

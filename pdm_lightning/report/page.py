@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pdm_lightning.report.cells import CLEAN
-from pdm_lightning.report.figures import panel_png
 from pdm_lightning.report.palette import DARK, LIGHT
 from pdm_lightning.report.results import Figure, StudyResult
 from pdm_lightning.report.tables import Column, Table
@@ -75,6 +74,8 @@ def starts_group(columns: Sequence[Column], position: int) -> bool:
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
+    from pdm_lightning.report.figures import panel_png  # matplotlib writes its caches when it is imported
+
     panels = []
     for panel in figure.panels:
         light, dark = (base64.b64encode(panel_png(figure, panel, theme)).decode() for theme in (LIGHT, DARK))

@@ -131,7 +131,7 @@ def _detection_cell(
     footnotes: Footnotes,
 ) -> Cell:
     data, defense = column
-    success = cube.measure("success_rate", block, data, defense, attack)
+    success = cube.measure("misclassified_rate", block, data, defense, attack)
     details = []
     if success.status == "ok" and success.value is not None and measure.status in ("ok", "n/a"):
         attacked = success.n_attacked or success.n

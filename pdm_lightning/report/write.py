@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from pdm_lightning.report.build import build_tables
-from pdm_lightning.report.figures import figure_files
 from pdm_lightning.report.page import render_page
 from pdm_lightning.report.render_text import latex, markdown
 from pdm_lightning.report.results import StudyResult, rows_to_csv
@@ -36,6 +35,8 @@ def write_report(folder: Path, result: StudyResult) -> Path:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"two figures are named {twice!r}: give each its own name")
+    from pdm_lightning.report.figures import figure_files  # matplotlib writes its caches when it is imported
+
     tables = build_tables(result)
     files = {"results.csv": rows_to_csv(result.rows).encode("utf-8")}
     for table in tables:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.stages import clean, craft, detector, features, score, training, tsne
 from pdm_lightning.stages.context import Context
@@ -24,19 +23,51 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], None]] = {
     "score": score.build,
 }
 
-_MODEL = ("pdm_lightning.models", "pdm_lightning.data")
-_SOURCES: dict[str, tuple[str, ...]] = {
-    "train": (*_MODEL, "pdm_lightning.losses", "pdm_lightning.lit", "pdm_lightning.stages.train"),
-    "features": (*_MODEL, "pdm_lightning.stages.features"),
-    "clean": ("pdm_lightning.stages.clean", "detection.evaluate"),
-    "tsne": ("pdm_lightning.stages.tsne",),
+_MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
+_EMBED = (*_MODEL, "pdm_lightning.data", "pdm_lightning.devices", "pdm_lightning.stages.context")
+#: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
+SOURCES: dict[str, tuple[str, ...]] = {
+    "train": (
+        *_EMBED,
+        "pdm_lightning.losses",
+        "pdm_lightning.lit",
+        "pdm_lightning.optimization",
+        "pdm_lightning.stages.train",
+        "pdm_lightning.stages.training",
+        "pdm_lightning.stages.collapse",
+        "pdm_lightning.stages.folder",
+    ),
+    "features": (*_EMBED, "detection.features", "pdm_lightning.stages.features"),
+    "clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.clean"),
+    "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
     "detector": ("detection", "pdm_lightning.stages.detector"),
-    "craft": ("attacks", "pdm_lightning.threat", "pdm_lightning.stages.craft"),
-    "score": ("detection", "pdm_lightning.stages.score"),
+    "craft": (
+        *_EMBED,
+        "attacks",
+        "pdm_lightning.threat",
+        "pdm_lightning.stages.clean",
+        "pdm_lightning.stages.craft",
+    ),
+    "score": ("detection", "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),
 }
+# Packages whose code is told by their own version, not by ours.
+_LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}
 
 
-@cache
-def source(kind: str) -> str:
-    """Hash of the code that a kind of artifact follows from: an artifact with another hash is stale."""
-    return source_hash(_SOURCES[kind])
+def source(node: Node) -> str:
+    """Hash of the code that a node's artifact follows from: an artifact with another hash is stale.
+
+    To the modules of this project come those of every ``_target_`` of the user's own.
+    """
+    own = {target.rpartition(".")[0] for target in _targets(node.spec)}
+    return source_hash([*SOURCES[node.kind], *(name for name in own if name.split(".")[0] not in _LIBRARIES)])
+
+
+def _targets(spec: Any) -> Iterator[str]:
+    if isinstance(spec, dict):
+        if "_target_" in spec:
+            yield str(spec["_target_"])
+        spec = list(spec.values())
+    if isinstance(spec, list):
+        for part in spec:
+            yield from _targets(part)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
-    """Accuracy with its Wilson interval, Davies-Bouldin index, cluster variance and distance, clean margin."""
+    """Accuracy with its Wilson interval, Davies-Bouldin index, cluster variance and distance."""
     sets = features.read(context.artifact(node.parents["features"]))
     test = sets["test"]
     accuracy = proportion(int((test.predicted == test.labels).sum()), len(test.labels))

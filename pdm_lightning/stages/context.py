@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pdm_lightning.data import ImageData, load_data, to_unit
-from pdm_lightning.devices import pick_device, set_threads
+from pdm_lightning.devices import pick_device, set_threads, strict_float32
 from pdm_lightning.models import Classifier
-from pdm_lightning.stages.train import load_classifier
+from pdm_lightning.stages.build import load_classifier
 from pdm_lightning.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -94,12 +94,13 @@ def embed(
     logits : (N, K) float32 tensor on the CPU
     """
     embeddings, logits = [], []
-    for part in images.split(batch):
-        z, o = classifier.embed_and_logits(to_unit(part).to(device))
-        embeddings.append(z.cpu())
-        logits.append(o.cpu())
-        if report is not None:
-            report(len(part))
+    with strict_float32():
+        for part in images.split(batch):
+            z, o = classifier.embed_and_logits(to_unit(part).to(device))
+            embeddings.append(z.cpu())
+            logits.append(o.cpu())
+            if report is not None:
+                report(len(part))
     if not embeddings:
         raise ValueError("there are no images to embed")
     return torch.cat(embeddings), torch.cat(logits)

@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
+from pdm_lightning.manifest import sync
 from pdm_lightning.models import fold
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
@@ -100,7 +101,7 @@ def _save(
 ) -> None:
     tensors = {
         name: getattr(result, name)
-        for name in ("x_adv", "success", "y", "predicted", "l2", "linf", "l0", "passes")
+        for name in ("x_adv", "success", "y", "predicted", "l2", "linf", "l0", "passes", "zero_gradients")
     }
     if result.target is not None:
         tensors["target"] = result.target
@@ -108,6 +109,7 @@ def _save(
     path = folder / "batches" / f"{int(index[0]):08d}.safetensors"
     scratch = path.with_suffix(".part")
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, scratch)
+    sync(scratch)
     scratch.replace(path)
 
 

@@ -21,6 +21,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from pdm_lightning.data.module import PDMDataModule
 from pdm_lightning.devices import pick_device
 from pdm_lightning.lit import PDMModule
+from pdm_lightning.manifest import sync
 from pdm_lightning.models import Classifier
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
@@ -149,6 +150,7 @@ class Segments(pl.Callback):
         fresh = self.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(fresh)
         # Lightning's own save goes through the temporary directory, which may lie on another disk
+        sync(fresh)
         os.replace(fresh, self.checkpoint)
         write_text(self.checkpoint.parent.parent / "log.csv", history_csv(pl_module.history))
 

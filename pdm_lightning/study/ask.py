@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-import pdm_lightning
 from pdm_lightning.study.cell import Cell, resolve
-
-
-def conf_dir() -> Path:
-    """Folder of the shipped configuration: inside the installed package, or at the top of a checkout."""
-    package = Path(pdm_lightning.__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+from pdm_lightning.study.diagnose import check_words, mend
+from pdm_lightning.study.words import conf_dir, config_loader, split_words, without_parts
 
 
 def ask(command: str, words: list[str]) -> list[Cell]:
@@ -30,7 +30,7 @@ def ask(command: str, words: list[str]) -> list[Cell]:
     command : str
         The command's name, for Hydra's help.
     words : list of str
-        Overrides and Hydra's own flags (``-m``, ``--config-dir``, ``--cfg job``, ``--help``).
+        Overrides and Hydra's own flags (``-m``, ``--config-dir``, ``--cfg job``, ``--help``), in any order.
 
     Returns
     -------
@@ -39,20 +39,67 @@ def ask(command: str, words: list[str]) -> list[Cell]:
 
     Raises
     ------
-    Exception
-        Hydra's errors, as they are; `pdm_lightning.errors.explain` puts them into a line.
+    ValueError
+        Names the word that cannot be met, and what to type instead; the cause is Hydra's own error.
     """
+    flags, overrides = split_words(words)
+    loader = config_loader(flags.config_dir)
+    check_words(overrides, loader)
     cells: list[Cell] = []
+    unresolved: list[OmegaConfBaseException] = []
 
     def task(config: Any) -> None:
-        # a sweep hands over cells that are composed already
-        cells.append(
-            config if isinstance(config, Cell) else resolve(config, HydraConfig.get().overrides.task)
-        )
+        try:
+            # a sweep hands over cells that are composed already
+            cells.append(config if isinstance(config, Cell) else resolve(config, _typed_words()))
+        except OmegaConfBaseException as error:  # Hydra would print lines of its own before raising it again
+            unresolved.append(error)
 
-    with _arguments(f"pdml {command}", words):
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    # Hydra reads all overrides in one piece only
+    rest = Counter(words) - Counter(overrides)
+    try:
+        with _arguments(f"pdml {command}", [*overrides, *_only(words, rest)]), _shown(flags):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
+    except HydraException as error:
+        raise ValueError(mend(error, overrides, loader)) from error
+    if unresolved:
+        raise unresolved[0]
     return cells
+
+
+def _typed_words() -> list[str]:
+    """The overrides as typed: one that holds an interpolation is a name here, and no interpolation."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return words
+
+
+def _only(words: list[str], kept: Counter[str]) -> list[str]:
+    """Those of the words that are counted, in their order."""
+    left = kept.copy()
+    found = []
+    for word in words:
+        if left[word] > 0:
+            left[word] -= 1
+            found.append(word)
+    return found
+
+
+@contextmanager
+def _shown(flags: Namespace) -> Iterator[None]:
+    """Let Hydra print; its help lists files that are only parts of options, which nobody should choose."""
+    if not flags.help:
+        yield
+        return
+    text = StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:
+        print(without_parts(text.getvalue()), end="")
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def parse_axes(params: list[str], arguments: list[str], loader: Any) -> list[Axi
             raise ValueError(
                 "experiment= takes one experiment at a time: run the commands one after the other"
             )
-        axes[key] = Axis(key, _values(override), bool(loader.get_group_options(override.key_or_group)))
+        group = bool(loader.get_group_options(override.key_or_group))
+        # glob(*) also finds the files that are only parts of options
+        values = tuple(value for value in _values(override) if not (group and "=_" in value))
+        axes[key] = Axis(key, values, group)
     return list(axes.values())
 
 

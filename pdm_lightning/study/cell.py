@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pdm_lightning.data import data_name
+# An override of one of these says where things are or how often they are saved: it does not change a name.
+_PLACES = {"root", "download", "cache", "name", "label", "segment"}
 
-# An override of one of these says where things are, not what is computed: it does not change a name.
-_PLACES = {"root", "download", "cache", "name", "label"}
 
+# The groups that have a column of their own; what belongs to none of them is named with the budget.
+GROUPS = ("data", "model", "defense", "budget", "threat", "attack", "detector")
+_NAMED_BY_BUDGET = {"optimizer", "features", "evaluate"}
 
 # The data sets whose published numbers a report sets beside ours.
 _PAPER = {"mnist", "cifar10"}
@@ -50,10 +53,14 @@ class Cell:
         option = self.config[group]
         if group != "data":
             return str(option["name"])
-        name = data_name(option)
+        name = str(option.get("name") or Path(str(option["root"])).resolve().name)
         # a folder that happens to be called as a data set of the paper is not that data set
         foreign = name in _PAPER and not str(option["_target_"]).endswith(".torchvision_dataset")
         return f"{name}[folder]" if foreign else name
+
+    def names(self) -> tuple[str, ...]:
+        """What tells this cell from others in tables and in ``results.csv``."""
+        return (*(self.name(group) for group in GROUPS), str(self.config["seed"]))
 
     def _suffix(self, group: str) -> str:
         changed = []
@@ -61,6 +68,8 @@ class Cell:
             key, _, value = override.lstrip("+").partition("=")
             if key.startswith(f"{group}.") and key.split(".")[-1] not in _PLACES:
                 changed.append(f"{key.removeprefix(f'{group}.')}={value}")
+            elif group == "budget" and key.partition(".")[0] in _NAMED_BY_BUDGET:
+                changed.append(f"{key}={value}")
         return f"[{','.join(sorted(changed))}]" if changed else ""
 
 

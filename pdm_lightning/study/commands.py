@@ -10,26 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from pdm_lightning import __version__
 from pdm_lightning.report import print_tables, write_report
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
-from pdm_lightning.study.ask import ask
+from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.execute import Outcome, execute, preflight, status
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
 from pdm_lightning.study.validate import validate
 
 
-def perform(command: str, words: list[str]) -> int:
+def perform(command: str, words: list[str], cells: list[Cell]) -> int:
     """Carry out a command.
 
     Parameters
     ----------
     command : {"run", "plan", "report"}
     words : list of str
-        Hydra's overrides and flags.
+        Hydra's overrides and flags, as typed.
+    cells : list of Cell
+        What they ask for, at least one.
 
     Returns
     -------
@@ -37,12 +40,8 @@ def perform(command: str, words: list[str]) -> int:
         Exit status: 1 where a cell failed, or, for ``report``, is missing.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("pdm_lightning.store").setLevel(
-        logging.ERROR
-    )  # stale artifacts are counted in one line
-    cells = ask(command, words)
-    if not cells:  # Hydra printed its help or a configuration
-        return 0
+    # stale artifacts are counted in one line
+    logging.getLogger("pdm_lightning.store").setLevel(logging.ERROR)
     validate(cells)
     plan = make_plan(cells)
     settings = plan.settings
@@ -55,7 +54,9 @@ def perform(command: str, words: list[str]) -> int:
         preflight(plan, context)
         outcome = execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
-            _say(f"{outcome.stale} artifacts are of another version of the code: store.on_stale=rebuild makes them anew")
+            _say(
+                f"{outcome.stale} artifacts are of another version of the code: store.on_stale=rebuild makes them anew"
+            )
     return _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
 
 
@@ -71,11 +72,14 @@ def _console() -> Console:
 def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int:
     """Write and print the report; every hole in it is counted in the exit status."""
     result = collect(plan, context, outcome, command, __version__)
-    folder = Path(plan.settings["paths"]["output"]) / "report" / str(plan.settings["name"])
+    output = Path(plan.settings["paths"]["output"])
+    # matplotlib would keep its caches in the home folder
+    os.environ.setdefault("MPLCONFIGDIR", str((output / "cache" / "matplotlib").resolve()))
+    folder = output / "report" / str(plan.settings["name"])
     page = write_report(folder, result)
     console = _console()
     print_tables(result, console)
-    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
     for failed in outcome.failed.values():
         _say(
             f"pdml: {failed.node.kind} {failed.node.title} failed: {failed.error} (traceback: {failed.traceback_path})"
@@ -99,7 +103,7 @@ def _show(plan: Plan, store: Store) -> int:
     for node in plan:
         state = status(store, node)
         counts[state] = counts.get(state, 0) + 1
-        table.add_row(node.kind, node.key, state, node.title, " ".join(sorted(node.parents)))
+        table.add_row(node.kind, node.key, state, escape(node.title), " ".join(sorted(node.parents)))
     console = _console()
     console.print(table)
     refused = sum(bool(entry.refused) for entry in plan.entries)

@@ -47,8 +47,8 @@ class Outcome:
 
 
 def status(store: Store, node: Node) -> str:
-    """How a node stands: ``cached``, ``stale``, ``running``, ``partial`` or ``missing``."""
-    return store.status(node.kind, node.key, source(node.kind))
+    """How a node stands: ``cached``, ``stale``, ``running``, ``partial``, ``missing`` or ``corrupt``."""
+    return store.status(node.kind, node.key, source(node))
 
 
 def preflight(plan: Plan, context: Context) -> None:
@@ -59,7 +59,8 @@ def preflight(plan: Plan, context: Context) -> None:
     FileNotFoundError, ValueError
         As the data sources raise.
     """
-    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) != "cached")
+    kept = ("cached", "stale") if context.store.on_stale == "warn" else ("cached",)
+    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) not in kept)
     seen = set()
     for node in needed:
         place = str(node.runtime["data"])
@@ -108,7 +109,7 @@ def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], No
         say(f"{node.kind} {node.title}")
         BUILDERS[node.kind](node, folder, context)
 
-    context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node.kind))
+    context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
     outcome.built += built
     outcome.reused += not built
 

@@ -35,7 +35,14 @@ def figures(plan: Plan, opened: Open, answers: Answers) -> list[Figure]:
 
 
 def _title(entry: Entry, *groups: str) -> str:
-    return ", ".join(entry.cell.label(group) for group in ("data", *groups))
+    """Data, model and what else tells panels apart, the budget and the seed where they are not the plain ones."""
+    seed = entry.cell.config["seed"]
+    return ", ".join(
+        [
+            *(entry.cell.label(group) for group in ("data", "model", *groups)),
+            *([f"seed {seed}"] if seed else []),
+        ]
+    )
 
 
 def _once(plan: Plan, kind: str) -> list[Entry]:
@@ -98,8 +105,9 @@ def _curves(answers: Answers) -> list[Figure]:
         row = next((r for r in rows if r.metric == "robust_accuracy" and r.value is not None), None)
         if row is None or config["attack"].get("eps") is None:
             continue
-        panel = _title(entry) + f", {config['attack'].get('label') or config['attack']['name']}"
-        curve = cell.label("defense") + (f", seed {config['seed']}" if config["seed"] else "")
+        attack = config["attack"].get("label") or config["attack"]["name"]
+        panel = f"{_title(entry)}, {attack}, budget {cell.name('budget')}"
+        curve = cell.label("defense")
         series.setdefault(panel, {}).setdefault(curve, []).append((float(config["attack"]["eps"]), row))
     panels = [
         {
@@ -110,7 +118,11 @@ def _curves(answers: Answers) -> list[Figure]:
         }
         for title, curves in series.items()
     ]
-    return [Figure("curves", "curves", "Accuracy under attack", "Shaded: 95 % Wilson intervals.", panels)]
+    notes = sorted(
+        {row.note for points in series.values() for curve in points.values() for _, row in curve if row.note}
+    )
+    caption = " ".join(["Shaded: 95 % Wilson intervals.", *(f"{note}." for note in notes)])
+    return [Figure("curves", "curves", "Accuracy under attack", caption, panels)]
 
 
 def _curve(label: str, points: list[tuple[float, Row]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from pdm_lightning.data import fingerprint
+from pdm_lightning.stages.build import build_loss
 from pdm_lightning.store import artifact_key
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.threat import check
@@ -100,9 +101,23 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     cells = list(cells)
     planner = _Planner()
     entries = [planner.entry(cell) for cell in cells]
+    _check_names(entries)
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
     return Plan(entries)
+
+
+def _check_names(entries: list[Entry]) -> None:
+    """ValueError where two different cells would be one row of a table."""
+    last = {name: entry for entry in entries for name in [entry.cell.names()]}
+    for entry in entries:
+        other = last[entry.cell.names()]
+        if {n.key for n in entry.nodes.values()} != {n.key for n in other.nodes.values()}:
+            differ = sorted(set(entry.cell.overrides) ^ set(other.cell.overrides))
+            raise ValueError(
+                f"two cells of the sweep would have the same names in the tables: they differ in {', '.join(differ)} "
+                "only; sweep it in two commands with name=... each"
+            )
 
 
 class _Planner:
@@ -142,6 +157,10 @@ class _Planner:
             return Entry(cell, nodes, refused=refused)
         train, features = nodes["train"], nodes["features"]
         spec, note = craft_spec(config)
+        if not config["threat"]["_target_"].endswith(".GrayBox"):  # other hands may get other gradients
+            spec["threat"] = {
+                key: value for key, value in config["threat"].items() if key not in ("name", "label")
+            }
         batch = dict(config["craft"]) | {"threat": config["threat"]}
         scores = {key: value for key, value in config["detector"].items() if key not in ("name", "label")}
         detector = self.node("detector", scores, f"{title} {cell.name('detector')}", {}, features=features)
@@ -156,6 +175,11 @@ class _Planner:
         defense["term"] = {name: defense["term"][name] for name in defense["use"] if name in defense["term"]}
         if config["data"].get("pairs", "auto") == "always":
             defense["pairs"] = "always"
+        defense["pairs"] = (
+            "always" if defense["pairs"] == "always" or build_loss(defense).needs_pairs else "auto"
+        )
+        if defense["pairs"] == "auto":  # single images: how pairs would be made does not matter
+            defense = {key: value for key, value in defense.items() if key not in ("q", "forward")}
         return {
             "data": self.data_spec(config["data"]),
             "augment": config["data"].get("augment"),

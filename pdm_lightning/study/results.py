@@ -8,8 +8,8 @@ from typing import Any
 
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
-from pdm_lightning.store import Artifact
-from pdm_lightning.study.execute import Outcome
+from pdm_lightning.store import Artifact, CorruptArtifact
+from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
 from pdm_lightning.study.plan import Entry, Node, Plan
 
@@ -74,6 +74,9 @@ class _Reader:
                 self._opened[node.key] = self.context.artifact(node)
             except FileNotFoundError:
                 self._opened[node.key] = None
+            except CorruptArtifact as error:
+                self._opened[node.key] = None
+                self.outcome.failed.setdefault(node.key, Failed(node, str(error)))
         return self._opened[node.key]
 
     def _status(self, node: Node) -> str:
@@ -131,8 +134,12 @@ class _Reader:
         score, craft = self.artifact(node), self.artifact(entry.nodes["craft"])
         common = common | {"artifact": node.key}
         if score is None or craft is None:
-            broken = self.outcome.failed.get(node.key) or self.outcome.failed.get(entry.nodes["craft"].key)
-            yield Row(**common, metric="auc", status=self._status(node), note=broken.error if broken else "")
+            failed = [
+                self.outcome.failed[n.key] for n in entry.nodes.values() if n.key in self.outcome.failed
+            ]
+            yield Row(
+                **common, metric="auc", status=self._status(node), note=failed[0].error if failed else ""
+            )
             return
         counts = craft.json("craft.json")
         notes = [*_caps(entry, counts), note]
@@ -182,6 +189,11 @@ def _notes(plan: Plan) -> list[str]:
     if any(entry.cell.name("data") == "digits" for entry in plan.entries):
         notes.append(
             "digits: scikit-learn's 1,797 real handwritten digits, 8x8 shown at 16x16; not a data set of the paper."
+        )
+    lean = [entry.cell.label("attack") for entry in plan.entries if entry.cell.config["attack"].get("lean")]
+    if lean:
+        notes.append(
+            f"Declared lean, as in the paper: {', '.join(dict.fromkeys(lean))}; C&W-converged is the fuller search."
         )
     refused = sorted({entry.refused for entry in plan.entries if entry.refused})
     return notes + refused

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from pdm_lightning.data.sources import check_channels, pair
+from pdm_lightning.devices import pick_device
+from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURE_KINDS, TABLES
+from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
+from pdm_lightning.store import ON_STALE
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.checks import (
+    arguments,
+    at,
+    built,
+    check_number,
+    choice,
+    flag,
+    has,
+    number,
+    shown,
+    text,
+    words,
+)
+from pdm_lightning.tracking import MODES, wandb_mode
+
+Config = dict[str, Any]
 
 
 def validate(cells: Iterable[Cell]) -> None:
-    """Check the numbers and build the small objects of every cell, each once.
+    """Check the values and build the small objects of every cell, each part once.
 
     Raises
     ------
@@ -21,116 +47,207 @@ def validate(cells: Iterable[Cell]) -> None:
     """
     seen: set[str] = set()
     for cell in cells:
-        for name, check in _CHECKS.items():
-            part = {key: cell.config.get(key) for key in _PARTS[name]}
-            told = name + json.dumps(part, sort_keys=True, default=str)
+        for check, parts in _CHECKS.items():
+            part = {key: cell.config.get(key) for key in parts}
+            told = check.__name__ + json.dumps(part, sort_keys=True, default=str)
             if told not in seen:
                 seen.add(told)
                 check(cell.config)
 
 
-def _number(
-    config: dict[str, Any], key: str, least: float, *, kind: type = int, optional: bool = False
-) -> None:
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    if value is None and optional:
-        return
-    allowed = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed) or value < least:
-        noun = "a whole number" if kind is int else "a number"
-        raise ValueError(
-            f"{key}={value}: {noun} of at least {least} needed{' (or null)' if optional else ''}"
-        )
+def _study(config: Config) -> None:
+    number(config, "seed", 0)
+    number(config, "features.train_per_class", 1)
+    number(config, "craft.batch_size", 1, optional=True)
+    flag(config, "craft.fold")
+    number(config, "evaluate.bootstrap", 1)
+    number(config, "evaluate.min_n", 1)
+    number(config, "tsne.points", 10)
+    number(config, "tsne.perplexity", 1, whole=False)
 
 
-def _numbers(config: dict[str, Any]) -> None:
-    _number(config, "seed", 0)
-    _number(config, "features.train_per_class", 1)
-    _number(config, "craft.batch_size", 1, optional=True)
-    _number(config, "evaluate.bootstrap", 1)
-    _number(config, "evaluate.min_n", 1)
-    _number(config, "tsne.points", 10)
-    _number(config, "tsne.perplexity", 1, kind=float)
-
-
-def _budget(config: dict[str, Any]) -> None:
-    _number(config, "budget.train.steps", 1, optional=True)
-    _number(config, "budget.train.epochs", 0.001, kind=float, optional=True)
-    _number(config, "budget.train.batch_size", 1)
-    _number(config, "budget.train.segment", 1)
-    train = config["budget"]["train"]
-    if train["steps"] is None and train["epochs"] is None:
-        raise ValueError("budget.train.steps and budget.train.epochs are both null: set one of them")
-    for cost in config["budget"]["images"]:
-        _number(config, f"budget.images.{cost}", 1, optional=True)
-    for name in config["budget"].get("iterations") or {}:
-        _number(config, f"budget.iterations.{name}", 1)
-
-
-def _report(config: dict[str, Any]) -> None:
-    for key, known in (("tables", TABLES), ("figures", FIGURE_KINDS)):
-        for word in config["report"][key]:
-            if word not in known:
-                raise ValueError(f"report.{key}: {word!r} is unknown: use {', '.join(known)}")
-    name = str(config["name"])
+def _report(config: Config) -> None:
+    words(config, "report.tables", TABLES)
+    words(config, "report.figures", FIGURE_KINDS)
+    name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
-        raise ValueError(f"name={name!r}: a folder's name needed, without '/' and not beginning with a dot")
+        raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
 
 
-def _attack(config: dict[str, Any]) -> None:
-    attack = {
-        key: value for key, value in config["attack"].items() if key not in ("name", "label", "cost", "lean")
-    }
-    if attack.get("confidence") == "median_margin":
-        attack["confidence"] = 0.0
-    instantiate(attack, f"attack={config['attack']['name']}")
-    cost, known = config["attack"].get("cost", "medium"), config["budget"]["images"]
+def _places(config: Config) -> None:
+    text(config, "paths.output")
+    output = Path(config["paths"]["output"])
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"paths.output={output}: that is a file: name a folder")
+    choice(config, "store.on_stale", ON_STALE)
+
+
+def _trainer(config: Config) -> None:
+    pick_device(shown(at(config, "trainer.device")))
+    number(config, "trainer.threads", 1, optional=True)
+
+
+def _logger(config: Config) -> None:
+    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
+    choice(config, "logger.mode", MODES)
+    name = config["logger"]["name"]
+    if name != "csv" and importlib.util.find_spec(name) is None:
+        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
+    if name == "wandb":
+        wandb_mode(config["logger"]["mode"])
+
+
+def _budget(config: Config) -> None:
+    train = at(config, "budget.train")
+    number(config, "budget.train.steps", 1, optional=True)
+    number(config, "budget.train.epochs", 0, whole=False, above=True, optional=True)
+    number(config, "budget.train.batch_size", 1)
+    number(config, "budget.train.segment", 1)
+    if train["steps"] is None and train["epochs"] is None:
+        raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
+    for cost in _mapping(config, "budget.images"):
+        number(config, f"budget.images.{cost}", 1, optional=True)
+    for name in _mapping(config, "budget.iterations") if config["budget"].get("iterations") else ():
+        number(config, f"budget.iterations.{name}", 1)
+
+
+def _mapping(config: Config, key: str) -> Mapping[str, Any]:
+    value = at(config, key)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={shown(value)}: set the values inside it instead, as {key}.<name>=...")
+    return value
+
+
+def _data(config: Config) -> None:
+    data = _mapping(config, "data")
+    text(config, "data.name", optional=True)
+    _present(config, "data.root", text)
+    _present(config, "data.download", flag)
+    _present(config, "data.val_size", number, 0, whole=False, above=True)
+    _present(config, "data.split_seed", number, 0)
+    _present(config, "data.augment.crop", number, 0)
+    _present(config, "data.augment.flip", flag)
+    _present(config, "data.pairs", choice, ("auto", "always"))
+    if data.get("val_size", 0) >= 1:
+        number(config, "data.val_size", 1)
+    with built("data", data):
+        if data.get("size") is not None:
+            pair(data["size"])
+        check_channels(data.get("channels"))
+
+
+def _present(config: Config, key: str, check: Callable[..., None], *details: Any, **more: Any) -> None:
+    """Check a key that an option of the user's own may lack."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return
+        node = node[part]
+    check(config, key, *details, **more)
+
+
+def _model(config: Config) -> None:
+    """Build a model of this project; any other one may be large, or need the data's own classes and channels."""
+    model = _mapping(config, "model")
+    text(config, "model.name")
+    arguments("model", model, ("embedding", "mean", "std"), ("in_channels", "num_classes"))
+    if str(model["_target_"]).startswith("pdm_lightning."):
+        with built("model", model), torch.random.fork_rng(devices=[]):
+            build_classifier({"model": model, "defense": {}}, num_classes=10, in_channels=3)
+
+
+def _attack(config: Config) -> None:
+    attack, ignored = _mapping(config, "attack"), ("cost", "lean")
+    text(config, "attack.name")
+    spec = {key: value for key, value in attack.items() if key not in ("name", "label", *ignored)}
+    if spec.get("confidence") == "median_margin":  # measured on each model later
+        spec["confidence"] = 0.0
+    has("attack", attack, "needs", "attacks.Attack")
+    arguments("attack", spec)
+    with built("attack", attack):
+        instantiate(spec)
+    cost, known = attack.get("cost", "medium"), _mapping(config, "budget.images")
     if cost not in known:
-        raise ValueError(f"attack.cost={cost}: use {', '.join(known)}")
+        raise ValueError(f"attack.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
 
 
-def _detector(config: dict[str, Any]) -> None:
-    spec = {key: value for key, value in config["detector"].items() if key not in ("name", "label")}
-    instantiate(spec, f"detector={config['detector']['name']}")
+def _detector(config: Config) -> None:
+    _plain(config, "detector", "score", "detection.Detector")
 
 
-def _defense(config: dict[str, Any]) -> None:
-    defense = config["defense"]
-    unknown = [name for name in defense["use"] if name not in defense["term"]]
-    if unknown or not defense["use"]:
-        raise ValueError(f"defense.use={defense['use']}: use some of {', '.join(defense['term'])}")
+def _threat(config: Config) -> None:
+    _plain(config, "threat", "grants", "pdm_lightning.threat.ThreatModel")
+
+
+def _plain(config: Config, group: str, attribute: str, base: str) -> None:
+    option = _mapping(config, group)
+    text(config, f"{group}.name")
+    has(group, option, attribute, base)
+    arguments(group, option)
+    with built(group, option):
+        instantiate({key: value for key, value in option.items() if key not in ("name", "label")})
+
+
+def _defense(config: Config) -> None:
+    defense = _mapping(config, "defense")
+    text(config, "defense.name")
+    words(config, "defense.use", _mapping(config, "defense.term"))
+    if not defense["use"]:
+        raise ValueError(f"defense.use=[]: use some of {', '.join(defense['term'])}")
+    number(config, "defense.q", 0, 1, whole=False)
+    choice(config, "defense.readout", ("direct", "reverse"))
+    choice(config, "defense.pairs", ("auto", "always"))
+    choice(config, "defense.forward", ("concatenated", "separate"))
     for name in defense["use"]:
-        spec = {key: value for key, value in defense["term"][name].items() if key != "weight"}
-        instantiate(spec, f"defense.term.{name}")
-        _number(config, f"defense.term.{name}.weight", 0, kind=float)
-    _number(config, "defense.q", 0, kind=float)
-    if defense["q"] > 1:
-        raise ValueError(f"defense.q={defense['q']}: a probability from 0 to 1 needed")
-    for key, known in _DEFENSE_WORDS.items():
-        if defense[key] not in known:
-            raise ValueError(f"defense.{key}={defense[key]}: use {' or '.join(known)}")
+        term = _mapping(config, f"defense.term.{name}")
+        number(config, f"defense.term.{name}.weight", 0, whole=False)
+        arguments(f"defense.term.{name}", term, ("weight",))
+        with built(f"defense.term.{name}", term):
+            instantiate({key: value for key, value in term.items() if key != "weight"})
+    with built("defense", {"name": defense["name"], "readout": defense["readout"]}):
+        build_loss(defense)
 
 
-_DEFENSE_WORDS = {
-    "readout": ("direct", "reverse"),
-    "pairs": ("auto", "always"),
-    "forward": ("concatenated", "separate"),
-}
-_CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "numbers": _numbers,
-    "budget": _budget,
-    "report": _report,
-    "attack": _attack,
-    "detector": _detector,
-    "defense": _defense,
-}
-_PARTS = {
-    "numbers": ("seed", "features", "craft", "evaluate", "tsne"),
-    "budget": ("budget",),
-    "report": ("report", "name"),
-    "attack": ("attack", "budget"),
-    "detector": ("detector",),
-    "defense": ("defense",),
+def _optimizer(config: Config) -> None:
+    """Build the optimizer of one small layer and the schedule of a short training."""
+    optimizer = _mapping(config, "optimizer")
+    text(config, "optimizer.name")
+    _present(config, "optimizer.lr", number, 0, whole=False, above=True)
+    _present(config, "optimizer.weight_decay", number, 0, whole=False)
+    arguments("optimizer", optimizer, ("schedule", "weight_decay"), ("params",))
+    schedule = optimizer.get("schedule")
+    if schedule is not None:
+        _schedule(config, _mapping(config, "optimizer.schedule"))
+    with built("optimizer", optimizer), torch.random.fork_rng(devices=[]):
+        make_optimizer(nn.Linear(1, 1), optimizer)
+        lr_factor(schedule, total_steps=100)
+
+
+def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
+    choice(config, "optimizer.schedule.kind", ("multistep", "cosine", "constant"))
+    for key in ("warmup", "gamma"):
+        _present(config, f"optimizer.schedule.{key}", number, 0, 1, whole=False)
+    milestones = schedule.get("milestones") or []
+    if not isinstance(milestones, list):
+        raise ValueError(
+            f"optimizer.schedule.milestones={milestones}: a list of fractions needed, as '[0.5,0.75]'"
+        )
+    for value in milestones:
+        check_number("optimizer.schedule.milestones", value, 0, 1, whole=False)
+
+
+_CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
+    _study: ("seed", "features", "craft", "evaluate", "tsne"),
+    _report: ("report", "name"),
+    _places: ("paths", "store"),
+    _trainer: ("trainer",),
+    _logger: ("logger",),
+    _data: ("data",),
+    _budget: ("budget",),
+    _model: ("model",),
+    _defense: ("defense",),
+    _optimizer: ("optimizer",),
+    _attack: ("attack", "budget"),
+    _detector: ("detector",),
+    _threat: ("threat",),
 }

@@ -46,7 +46,9 @@ def test_the_original_stays_as_it_was() -> None:
 
 
 def test_how_much_is_folded() -> None:
-    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in fold(trained_like(p)).modules()) for p in (False, True)]
+    norms = [
+        sum(isinstance(m, nn.BatchNorm2d) for m in fold(trained_like(p)).modules()) for p in (False, True)
+    ]
     # pre-activation: the norm before each block's first convolution, and the last one, have none before them
     assert norms == [0, 7]
 

@@ -28,14 +28,22 @@ def test_lines_tell_the_count_the_time_left_and_the_fields(monkeypatch):
     monkeypatch.setattr("pdm_lightning.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     with Progress(100, "train", done=20, stream=stream) as progress:
-        for _ in range(40):
+        for _ in range(41):
             now[0] += 0.5
             progress.update(loss=0.123456)
     lines = stream.getvalue().splitlines()
-    # 20 s of work give a line at 10 s and at 20 s; closing adds the last
+    # 20.5 s of work give a line at 10 s and at 20 s; closing adds what came after
     assert lines[0] == "train: 40/100, 2/s, 30 s left, loss 0.123"
     assert lines[1] == "train: 60/100, 2/s, 20 s left, loss 0.123"
+    assert lines[2].startswith("train: 61/100, ")
     assert len(lines) == 3
+
+
+def test_closing_does_not_repeat_the_last_line():
+    stream = io.StringIO()
+    with Progress(1, "train", every=0.0, stream=stream) as progress:
+        progress.update()
+    assert len(stream.getvalue().splitlines()) == 1
 
 
 def test_a_terminal_gets_a_bar():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,38 @@ def test_partial_work_of_other_source(tmp_path: Path, on_stale: str, kept: bool)
         store.get("model", SPEC, {}, fail, source="old")
     artifact = store.get("model", SPEC, {}, write_hello, source="new")
     assert ("half" in artifact.manifest["files"]) is kept
+    # what was continued is owed to the source that began it
+    assert artifact.manifest["source"] == ("old" if kept else "new")
+    assert store.status("model", artifact.key, "new") == ("stale" if kept else "cached")
+
+
+@pytest.mark.parametrize("on_stale", ["warn", "rebuild"])
+def test_a_child_of_a_rebuilt_parent_is_rebuilt(tmp_path: Path, on_stale: str) -> None:
+    """A parent that was deleted, or is stale, and is built anew with another content."""
+    store = Store(tmp_path, on_stale=on_stale)
+
+    def writes(text: str) -> Callable[[Path], None]:
+        return lambda folder: (folder / "hello.txt").write_text(text) and None
+
+    parent = store.get("model", SPEC, {}, writes("one"))
+    child = store.get("features", SPEC, {"model": parent.key}, writes("from one"))
+    assert (
+        store.get("features", SPEC, {"model": parent.key}, writes("again")).file("hello.txt").read_text()
+        == "from one"
+    )
+    shutil.rmtree(parent.path)
+    assert store.status("features", child.key) == "cached"  # nothing contradicts it
+    store.get("model", SPEC, {}, writes("two"))
+    assert store.status("features", child.key) == "stale"
+    anew = store.get("features", SPEC, {"model": parent.key}, writes("from two"))
+    assert anew.file("hello.txt").read_text() == "from two"
+    assert store.status("features", child.key) == "cached"
+
+
+def test_a_damaged_manifest_is_a_status(store: Store) -> None:
+    artifact = store.get("model", SPEC, {}, write_hello)
+    (artifact.path / "manifest.json").write_text("{")
+    assert store.status("model", artifact.key) == "corrupt"
 
 
 # --- damage

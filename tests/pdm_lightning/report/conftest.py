@@ -67,7 +67,16 @@ def full_study() -> StudyResult:
                 auc(data, defense, "cw", None, status="n/a", n=12),
                 auc(data, defense, "fgsm_005", 0.987, ci_low=0.97, ci_high=0.99, n_attacked=540),
                 auc(data, defense, "fgsm_005", 0.6, metric="auc_all", n=540),
-                auc(data, defense, "fgsm_005", 0.88, metric="success_rate", n=540, detector="", bandwidth=""),
+                auc(
+                    data,
+                    defense,
+                    "fgsm_005",
+                    0.88,
+                    metric="misclassified_rate",
+                    n=540,
+                    detector="",
+                    bandwidth="",
+                ),
             ]
     failure = Failure("craft: mnist", "RuntimeError: no memory", "failures/craft.txt")
     return study(rows, figures=figures(), failures=[failure], notes=["a note"], command="pdml run")

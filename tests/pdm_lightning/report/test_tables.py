@@ -153,7 +153,7 @@ def test_ablation_and_summary_hold_every_number(make):
     assert shown == [
         ("Clean images", "Accuracy, %", "99.00", "99.33"),
         ("Clean images", "Davies-Bouldin index", "0.400", ""),
-        ("FGSM-0.05", "Attack success, %", "88.00", ""),
+        ("FGSM-0.05", "Images fooled, %", "88.00", ""),
         ("FGSM-0.05", "AUC, paired rule", ".987", ".981"),
         ("FGSM-0.05", "AUC, failures kept", ".600", ""),
         ("C&W", "AUC, paired rule", "n/a (n=12)", ".994"),

@@ -1,0 +1,117 @@
+"""Every option of every group composes, and what its `_target_` names takes its keys."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pdm_lightning.data.loading import SHARED
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.validate import validate
+from pdm_lightning.study.words import conf_dir
+
+CONF = conf_dir()
+FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if not path.stem.startswith("_")]
+EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+
+# keys of an option that its target does not get, and arguments that the target gets from elsewhere
+NOT_ARGUMENTS = {
+    "attack": {"cost", "lean"},
+    "data": set(SHARED),
+    "optimizer": {"schedule"},
+}
+FROM_ELSEWHERE = {"model": {"in_channels"}, "optimizer": {"params"}}
+
+
+@cache
+def composed(group: str, name: str) -> Cell:
+    (cell,) = ask("plan", [f"{group}={name}"])
+    return cell
+
+
+def bind(group: str, spec: Mapping[str, Any]) -> None:
+    """Raise a TypeError where a target does not take what an option gives it."""
+    target = pkgutil.resolve_name(spec["_target_"])
+    signature = inspect.signature(target)
+    ignored = {"_target_", "name", "label"} | NOT_ARGUMENTS.get(group, set())
+    given = {key: value for key, value in spec.items() if key not in ignored or key in signature.parameters}
+    if group == "defense":  # a term without arguments has nn.Module's signature, which takes anything
+        target(**given)
+    signature.bind(**given, **dict.fromkeys(FROM_ELSEWHERE.get(group, ())))
+
+
+def targets(group: str, option: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What an option builds: itself, or for a defence its loss terms."""
+    if group == "defense":
+        return [
+            {key: value for key, value in term.items() if key != "weight"} for term in option["term"].values()
+        ]
+    return [option] if "_target_" in option else []
+
+
+def test_groups_are_found() -> None:
+    expected = {"attack", "budget", "data", "defense", "detector", "experiment", "logger"}
+    assert {group for group, _ in OPTIONS} == expected | {"model", "optimizer", "threat", "trainer"}
+    assert len(OPTIONS) >= 55
+
+
+@pytest.mark.parametrize(("group", "name"), [pair for pair in OPTIONS if pair[0] != "experiment"])
+def test_option_composes_and_its_target_takes_it(group: str, name: str) -> None:
+    option = composed(group, name).config[group]
+    # a folder of images is called as the folder where nobody names it
+    assert option["name"] == (None if name == "image_folder" else name)
+    for spec in targets(group, option):
+        bind(group, spec)
+        with pytest.raises(TypeError, match="foo"):
+            bind(group, {**spec, "foo": 1})
+
+
+@pytest.mark.parametrize("group", sorted({group for group, _ in OPTIONS} - {"experiment"}))
+def test_options_are_valid(group: str) -> None:
+    cells = [composed(known, name) for known, name in OPTIONS if known == group]
+    validate(cells)
+    with pytest.raises(ValueError, match=group):
+        validate([replace(cells[0], config={**cells[0].config, group: {}})])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_has_the_cells_of_its_axes(name: str) -> None:
+    params = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    cells = ask("plan", [f"experiment={name}"])
+    assert len(cells) == prod(len(str(values).split(",")) for values in params.values())
+    assert {cell.config["name"] for cell in cells} == {name}
+    validate(cells)
+
+
+@pytest.mark.parametrize("group", ["attack", "data", "model", "optimizer"])
+def test_options_of_one_target_share_their_keys(group: str) -> None:
+    """An override that works with one of them works with the others."""
+    keys = defaultdict(set)
+    for known, name in OPTIONS:
+        if known == group:
+            option = composed(group, name).config[group]
+            keys[option["_target_"]].add(frozenset(option))
+    assert {target: len(variants) for target, variants in keys.items()} == dict.fromkeys(keys, 1)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_comments_name_keys_that_exist(path: Path) -> None:
+    """`# attack.eps=0.05` stands beside `eps`, and can be typed."""
+    group = path.parent.name
+    for line in path.read_text().splitlines():
+        match = re.match(rf"\s+?(?P<key>\w+): .*#\s+{group}\.(?P<typed>[\w.]+)=", f" {line}")
+        if match:
+            assert match["typed"].split(".")[-1] == match["key"], line

@@ -1,0 +1,204 @@
+"""Every wrong word gets one line that names it and the mend, and exit status 2, before anything is computed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.errors import HydraException
+from hydra.types import RunMode
+
+from pdm_lightning.cli import main
+from pdm_lightning.errors import explain, nearest
+from pdm_lightning.study.cell import resolve
+from pdm_lightning.study.validate import validate
+from pdm_lightning.study.words import CONFIG, config_loader
+
+torch.set_num_threads(1)
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+# a command line, and what its error has to say
+WORDS: list[Any] = [
+    # options of groups
+    ("defense=pmd", "defense=pmd: there is no such option: did you mean 'pdm'?"),
+    ("defense=zzz", "the options are ce, pdm, pdm_algorithm1"),
+    ("defense=_terms", "defense=_terms: there is no such option"),
+    ("model=", "model=: there is no such option: the options are resnet110"),
+    ("attack=null", "attack=null: there is no such option"),
+    ("experiment=tabel2", "did you mean 'table2'?"),
+    ("experiment=null", "experiment=null: there is no such option"),
+    ("defense=[ce,pdm]", "defense=[ce,pdm]: one option at a time; to run each of them: -m defense=ce,pdm"),
+    ("-m defense=ce,pmd", "defense=pmd: there is no such option"),
+    # keys
+    ("attack.epss=1", "unknown option 'attack.epss': did you mean 'attack.eps'?"),
+    ("attack.iterations=5", "'attack.iterations': attack=fgsm_010 has eps, loss, targeted, target_class"),
+    ("modle=resnet8", "unknown option 'modle': did you mean 'model'?"),
+    ("foo=1", "unknown option 'foo': pdml run --cfg job shows all options"),
+    ("eps=0.1", "unknown option 'eps': did you mean 'attack.eps'"),
+    ("budget.steps=5", "unknown option 'budget.steps': did you mean 'budget.train.steps'?"),
+    ("attack.eps.x=1", "attack.eps is a value, with nothing inside: set attack.eps=..."),
+    ("+attack.eps=1", "attack.eps is there already: leave out the '+'"),
+    ("+attack=cw", "attack is chosen already: leave out the '+'"),
+    ("-m attack=fgsm,cw attack.eps=0.1,0.2", "unknown option 'attack.eps': attack=cw has none"),
+    ("experiment=table2 defense=ce,pdm attack.epss=1", "unknown option 'attack.epss'"),
+    ("~attack", "attack is missing"),
+    ("budget.train=5", "budget.train.steps is missing"),
+    # overrides that are none
+    ("defense", "'defense' needs a value: defense=..., one of ce, pdm"),
+    ("quickstart", "'quickstart' is no override: did you mean experiment=quickstart?"),
+    ("nonsense", "'nonsense' is no override: write key=value"),
+    ("=x", "'=x' has no key before '='"),
+    ("attack.eps=[1", "'attack.eps=[1' cannot be read"),
+    ("data.root=/a=b", "quote the value, for the shell and for Hydra: 'data.root=\"/a=b\"'"),
+    ("defense=ce,", "put a value on both sides of a comma"),
+    # sweeps
+    ("defense=ce,pdm", "defense=ce,pdm lists several values: add -m"),
+    ("seed=0,1", "seed=0,1 lists several values: add -m"),
+    ("title=a,b", "one text with commas is quoted: 'title=\"a,b\"'"),
+    ("-m experiment=table1,table2", "experiment=table1,table2: one experiment at a time"),
+    ("-m attack.eps=interval(0,1)", "attack.eps=interval(0,1): only lists"),
+    # flags
+    ("--multirn", "unknown flag --multirn: did you mean '--multirun'?"),
+    ("--cfg jb", "invalid choice: 'jb'"),
+    ("--config-dir nowhere", "--config-dir nowhere: there is no such folder"),
+    # values that are missing
+    ("attack.eps=???", "attack.eps has no value: set attack.eps=..."),
+    ("attack.eps=${foo}", "attack.eps: Interpolation key 'foo' not found"),
+]
+
+VALUES: list[Any] = [
+    ("budget.train.steps=abc", "budget.train.steps=abc: a whole number of at least 1 needed (or null)"),
+    ("budget=lab budget.train.epochs=null", "budget.train.steps=null and budget.train.epochs=null: set one"),
+    ("budget.images.cheap=0", "budget.images.cheap=0: a whole number"),
+    ("defense.q=2", "defense.q=2: a number from 0 to 1 needed"),
+    ("defense.use=[rce,ec]", "defense.use: 'ec' is unknown"),
+    ("defense.use=ce", "defense.use=ce: a list needed, as 'defense.use=[ce]'"),
+    ("defense.readout=direct", "term 'rce' trains a reverse readout"),
+    (
+        "defense.term.siamese.norm=l3",
+        "defense.term.siamese.norm=l3: siamese norm 'l3' is unknown: choose l1 or l2",
+    ),
+    ("seed=-1", "seed=-1: a whole number of at least 0 needed"),
+    ("attack.eps=-1", "attack.eps=-1: eps must be finite and >= 0"),
+    ("attack.eps=abc", "attack.eps=abc: a number needed"),
+    ("attack.eps='0.1'", "attack.eps='0.1': a number needed"),
+    ("attack.loss=mse", "attack.loss=mse: loss must be one of ce, margin"),
+    ("attack.targeted=5", "attack.targeted=5: use true or false"),
+    ("attack._target_=nowhere.Attack", "attack._target_=nowhere.Attack cannot be imported"),
+    ("attack._target_=torch.nn.Linear", "has no 'needs': name a subclass of attacks.Attack"),
+    ("attack._target_=attacks.CarliniWagner", "attack.eps: attacks.CarliniWagner takes no 'eps'"),
+    ("+attack.foo=3", "attack.foo: attacks.FGSM takes no 'foo': it takes eps, loss"),
+    ("detector.bandwidth=foo", "detector.bandwidth=foo: bandwidth must be one of validation, loo, nn_median"),
+    ("detector.kernels_per_class=x", "detector.kernels_per_class=x: a whole number needed"),
+    ("threat._target_=attacks.FGSM", "threat._target_=attacks.FGSM: has no 'grants'"),
+    ("optimizer.lr=abc", "optimizer.lr=abc: a number above 0 needed"),
+    ("optimizer=sgd_paper optimizer.momentum=-1", "optimizer.momentum=-1: Invalid momentum value"),
+    ("optimizer=sgd_paper optimizer.momentum=abc", "optimizer.momentum=abc: a number needed"),
+    ("optimizer.betas=[2,3]", "optimizer=adamw: Invalid beta parameter at index 0: 2"),
+    ("optimizer.schedule.kind=warp", "optimizer.schedule.kind=warp: use multistep, cosine or constant"),
+    ("optimizer.schedule.milestones=[2]", "optimizer.schedule.milestones=2: a number from 0 to 1"),
+    ("model.depth=9", "model.depth=9: depth 9 is not 6n+2: choose 8, 14, 20"),
+    ("model.widths=5", "model.widths=5: a list needed"),
+    ("model.preact=maybe", "model.preact=maybe: use true or false"),
+    ("trainer.device=gpu", "trainer.device='gpu' is unknown: use auto, cpu, cuda"),
+    pytest.param("trainer.device=cuda", "PyTorch sees no GPU here; use trainer.device=cpu", marks=NO_GPU),
+    ("trainer.threads=0", "trainer.threads=0: a whole number of at least 1"),
+    ("store.on_stale=x", "store.on_stale=x: use warn or rebuild"),
+    ("logger.mode=x", "logger.mode=x: use auto, online or offline"),
+    ("craft.batch_size=0", "craft.batch_size=0: a whole number of at least 1 needed (or null)"),
+    ("data.val_size=0", "data.val_size=0: a number above 0"),
+    ("data.val_size=2.5", "data.val_size=2.5: a whole number"),
+    ("data.size=x", "data.size='x': take one number of pixels"),
+    ("data.channels=2", "data.channels=2: take 1 (grey), 3 (RGB)"),
+    ("report.tables=accuracy", "report.tables=accuracy: a list needed"),
+    ("report.figures=[tnse]", "'tnse' is unknown: did you mean 'tsne'?"),
+    ("name=a/b", "name=a/b: a folder's name needed"),
+    ("paths.output=null", "paths.output=null: a text needed"),
+]
+
+
+def said(capsys: pytest.CaptureFixture[str], command: str, words: str) -> str:
+    """The one line that a wrong command line gets."""
+    assert main([command, *words.split(" ")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("pdml: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("words", "expected"), VALUES)
+def test_wrong_value(words: str, expected: str) -> None:
+    overrides = words.split(" ")
+    cell = resolve(config_loader().load_configuration(CONFIG, overrides, RunMode.RUN), overrides)
+    with pytest.raises(ValueError, match=re.escape(expected)) as caught:
+        validate([cell])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("words", "expected"), [*WORDS, *VALUES[::8]])
+def test_wrong_word(words: str, expected: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in said(capsys, "plan", words)
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "data=mnist data.root=here",
+            "MNIST not found under 'here': add data.download=true or data.root=/path",
+        ),
+        ("data=image_folder", "no folder 'data/train': data.root must hold train/<class>/<image>"),
+        ("data=image_folder data.root=empty", "no folder 'empty/train'"),
+    ],
+)
+def test_missing_data(words: str, expected: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "empty").mkdir()
+    assert expected in said(capsys, "run", words)
+    assert not list(elsewhere.glob("**/train"))
+
+
+def test_one_wrong_cell_stops_the_sweep_before_it_starts(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "attack.eps=-1: eps must be" in said(capsys, "run", "-m attack.eps=0.1,-1 defense=ce,pdm")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_file_of_the_user_that_is_no_yaml(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "my" / "attack").mkdir(parents=True)
+    (elsewhere / "my" / "attack" / "mine.yaml").write_text("name: [mine\n")
+    assert "my/attack/mine.yaml" in said(capsys, "plan", "--config-dir my attack=mine")
+
+
+def test_full_error_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"did you mean 'attack.eps'") as caught:
+        main(["plan", "attack.epss=1"])
+    assert isinstance(caught.value.__cause__, HydraException)
+
+
+def test_a_surprise_says_what_kind_it_is() -> None:
+    assert explain(KeyError("x")) == "KeyError: 'x' (HYDRA_FULL_ERROR=1 shows where)"
+    assert explain(ValueError("two\n  lines")) == "two lines"
+    assert explain(PermissionError(13, "Permission denied", "/x")).startswith(
+        "/x: Permission denied; paths.output="
+    )
+
+
+def test_nearest() -> None:
+    assert nearest("tabel", ["table", "chair"]) == ": did you mean 'table'?"
+    assert nearest("qqq", ["table", "chair"]) == ""

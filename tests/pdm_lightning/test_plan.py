@@ -1,0 +1,132 @@
+"""The plan: what a node depends on, what it does not, and which cells cannot exist."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from pdm_lightning.study import plan as planning
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.plan import WAVES, make_plan
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    output = tmp_path_factory.mktemp("plan")
+    return ask("run", [f"paths.output={output}", "budget=smoke", "attack=cw_hc", "defense=rce"])[0]
+
+
+def keys(cell: Cell, **changes: Any) -> dict[str, str]:
+    """Keys by kind of node after changing dotted values of the configuration."""
+    config = copy.deepcopy(cell.config)
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        node = config
+        for part in parents:
+            node = node[part]
+        node[last] = value
+    return {node.kind: node.key for node in make_plan([Cell(config, cell.overrides)])}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("paths.output", "/elsewhere"),
+        ("data.root", "/elsewhere"),
+        ("data.label", "x"),
+        ("defense.label", "x"),
+        ("defense.term.siamese.weight", 7.0),  # rce does not use it
+        ("defense.q", 0.3),  # rce makes no pairs
+        ("defense.forward", "separate"),
+        ("trainer.device", "cuda"),
+        ("trainer.threads", 1),
+        ("craft.batch_size", 7),
+        ("craft.fold", False),
+        ("logger.name", "wandb"),
+        ("budget.name", "other"),
+        ("budget.train.segment", 7),
+        ("name", "other"),
+    ],
+)
+def test_places_and_names_are_not_in_any_key(cell: Cell, key: str, value: Any) -> None:
+    assert keys(cell, **{key: value}) == keys(cell)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "first"),
+    [
+        ("seed", 1, "train"),
+        ("data.split_seed", 1, "train"),
+        ("data.augment.flip", True, "train"),
+        ("data.pairs", "always", "train"),
+        ("model.preact", True, "train"),
+        ("defense.term.rce.weight", 2.0, "train"),
+        ("optimizer.lr", 0.5, "train"),
+        ("budget.train.steps", 7, "train"),
+        ("features.train_per_class", 9, "features"),
+        ("detector.bandwidth", "loo", "detector"),
+        ("attack.confidence", 1.0, "craft"),
+        ("budget.images.heavy", 7, "craft"),
+        ("budget.iterations.cw_hc", 7, "craft"),
+        ("evaluate.bootstrap", 7, "score"),
+        ("evaluate.min_n", 7, "score"),
+    ],
+)
+def test_what_a_result_depends_on_is_in_its_key(cell: Cell, key: str, value: Any, first: str) -> None:
+    """A change reaches the named stage and what follows from it, and nothing else."""
+    follows = {
+        "train": set(WAVES) - {"tsne"},
+        "features": {"features", "clean", "detector", "craft", "score"},
+        "detector": {"detector", "score"},
+        "craft": {"craft", "score"},
+        "score": {"score"},
+    }
+    before, after = keys(cell), keys(cell, **{key: value})
+    assert {kind for kind in before if before[kind] != after[kind]} == follows[first]
+
+
+def test_caps_are_named(cell: Cell) -> None:
+    spec, note = planning.craft_spec(cell.config)
+    assert (spec["attack"]["max_iterations"], spec["images"]) == (50, 60)
+    assert note == "50 of 1000 iterations"
+    uncapped = cell.config | {"budget": cell.config["budget"] | {"iterations": {}}}
+    spec, note = planning.craft_spec(uncapped)
+    assert (spec["attack"]["max_iterations"], note) == (1000, "")
+
+
+def test_what_a_threat_model_withholds_is_refused(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attacks import CarliniWagner
+
+    monkeypatch.setattr(CarliniWagner, "needs", frozenset({"logits", "detector"}))
+    with pytest.raises(PermissionError, match=r"attack=cw_hc needs .*detector.*threat=gray_box"):
+        make_plan([cell])
+    other = Cell(cell.config | {"seed": 1}, cell.overrides)
+    plan = make_plan([cell, other])
+    assert all(entry.refused for entry in plan.entries)
+    assert not {node.kind for node in plan} & {"craft", "score"}
+
+
+def test_nodes_come_in_waves_and_once(cell: Cell) -> None:
+    cells = [cell, Cell(cell.config | {"seed": 1}, cell.overrides), cell]
+    nodes = make_plan(cells).nodes
+    assert len({node.key for node in nodes}) == len(nodes) == 12
+    order = [WAVES.index(node.kind) for node in nodes]
+    assert order == sorted(order)
+
+
+def test_overridden_values_are_in_the_name(cell: Cell) -> None:
+    changed = Cell(cell.config, ("attack=cw_hc", "attack.confidence=3", "+attack.x=1", "data.root=/x"))
+    assert changed.name("attack") == "cw_hc[confidence=3,x=1]"
+    assert changed.label("attack") == "C&W-hc[confidence=3,x=1]"
+    assert changed.name("data") == "digits"
+
+
+def test_a_folder_is_not_the_paper_s_data_set(cell: Cell) -> None:
+    data = {"name": None, "root": "/x/cifar10", "_target_": "pdm_lightning.data.image_folder"}
+    assert Cell({"data": data}).name("data") == "cifar10[folder]"
+    assert Cell({"data": data | {"root": "/x/cifar10_jpeg"}}).name("data") == "cifar10_jpeg"
+    torchvision = {"name": "cifar10", "_target_": "pdm_lightning.data.torchvision_dataset"}
+    assert Cell({"data": torchvision}).name("data") == "cifar10"
