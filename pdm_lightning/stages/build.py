@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from safetensors.torch import load_file
 
 from pdm_lightning.losses import CombinedLoss, Term
 from pdm_lightning.models import Classifier, wrap
+from pdm_lightning.stages.instantiate import instantiate
 
 _CENTRING = ("mean", "std")
 
@@ -40,7 +41,7 @@ def build_loss(defense: Mapping[str, Any]) -> CombinedLoss:
             )
         settings = dict(defense["term"][name])
         weights[name] = float(settings.pop("weight", 1.0))
-        terms[name] = instantiate(settings, _convert_="all")
+        terms[name] = instantiate(settings, f"defense.term.{name}")
         trained, readout = terms[name].readout, defense.get("readout", "direct")
         if trained not in (None, readout):
             raise ValueError(
@@ -74,7 +75,7 @@ def build_classifier(spec: Mapping[str, Any], num_classes: int, in_channels: int
     centring = {key: settings.pop(key) for key in _CENTRING if key in settings}
     readout = spec["defense"].get("readout", "direct")
     offered = {"in_channels": in_channels, "num_classes": num_classes}
-    network = instantiate(_accepted(settings, offered) | settings, _convert_="all")
+    network = instantiate(_accepted(settings, offered) | settings, "model")
     if embedding is not None:
         return wrap(network, embedding, num_classes, readout, **centring)
     if not hasattr(network, "embedding_dim"):

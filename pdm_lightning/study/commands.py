@@ -6,6 +6,8 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,6 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
         Exit status: 1 where a cell failed, or, for ``report``, is missing.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    # stale artifacts are counted in one line
-    logging.getLogger("pdm_lightning.store").setLevel(logging.ERROR)
     validate(cells)
     plan = make_plan(cells)
     settings = plan.settings
@@ -52,12 +52,25 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
     outcome = Outcome()
     if command == "run":
         preflight(plan, context)
-        outcome = execute(plan, context, say=_say)
+        with _stale_in_one_line():
+            outcome = execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
             _say(
                 f"{outcome.stale} artifacts are of another version of the code: store.on_stale=rebuild makes them anew"
             )
     return _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+
+
+@contextmanager
+def _stale_in_one_line() -> Iterator[None]:
+    """Stale artifacts are counted and told in one line, not one by one."""
+    log = logging.getLogger("pdm_lightning.store")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _say(line: str) -> None:

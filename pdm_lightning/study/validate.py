@@ -173,6 +173,12 @@ def _attack(config: Config) -> None:
 
 def _detector(config: Config) -> None:
     _plain(config, "detector", "score", "detection.Detector")
+    kept, wanted = config["features"]["train_per_class"], config["detector"].get("kernels_per_class", 0)
+    if wanted > kept:
+        raise ValueError(
+            f"detector.kernels_per_class={wanted}: only features.train_per_class={kept} training embeddings a class "
+            f"are kept: set features.train_per_class={wanted} too"
+        )
 
 
 def _threat(config: Config) -> None:
@@ -248,6 +254,6 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _defense: ("defense",),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
-    _detector: ("detector",),
+    _detector: ("detector", "features"),
     _threat: ("threat",),
 }

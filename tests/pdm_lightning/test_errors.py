@@ -94,6 +94,10 @@ VALUES: list[Any] = [
     ("+attack.foo=3", "attack.foo: attacks.FGSM takes no 'foo': it takes eps, loss"),
     ("detector.bandwidth=foo", "detector.bandwidth=foo: bandwidth must be one of validation, loo, nn_median"),
     ("detector.kernels_per_class=x", "detector.kernels_per_class=x: a whole number needed"),
+    (
+        "detector.kernels_per_class=2000",
+        "detector.kernels_per_class=2000: only features.train_per_class=1000",
+    ),
     ("threat._target_=attacks.FGSM", "threat._target_=attacks.FGSM: has no 'grants'"),
     ("optimizer.lr=abc", "optimizer.lr=abc: a number above 0 needed"),
     ("optimizer=sgd_paper optimizer.momentum=-1", "optimizer.momentum=-1: Invalid momentum value"),

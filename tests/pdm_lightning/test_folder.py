@@ -82,6 +82,15 @@ def test_classes_nearer_than_their_spread_are_collapsed():
     assert (found["distance"], found["spread"], found["collapsed"]) == (9.0, 10.0, True)
 
 
+def test_two_merged_classes_of_three_are_measured_and_no_collapse():
+    """The rule looks at the mean over pairs of classes: one merged pair shows in the extremes alone."""
+    z = torch.tensor([[3.0, 0], [3, 0.1], [3, 0], [3, 0.1], [0, 4], [0, 4.1]])
+    found = measure_collapse(z, torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert (found["cosine_max"], found["distance_min"]) == (pytest.approx(1), 0)
+    assert found["cosine"] == pytest.approx(1 / 3, abs=0.02)
+    assert found["collapsed"] is False
+
+
 def test_one_class_alone_cannot_collapse():
     with pytest.raises(ValueError, match="two classes"):
         measure_collapse(torch.rand(4, 2), torch.zeros(4).long())

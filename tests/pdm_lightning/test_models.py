@@ -21,6 +21,7 @@ FILES = sorted(CONF.glob("*.yaml"))
 def test_resnet56_has_the_published_number_of_parameters(preact):
     model = Classifier(ResNet(56, 3, preact=preact), 64, 10)
     assert sum(p.numel() for p in model.parameters()) == 853_018
+    assert model.embed_and_raw(torch.rand(2, 3, 32, 32))[0].shape == (2, 64)
 
 
 @pytest.mark.parametrize("preact", [False, True])

@@ -66,7 +66,9 @@ def test_sources_hold_what_a_stage_imports(kind: str) -> None:
         for name in imported(module) - seen - PLUMBING:
             if name == "detection" and any(s.startswith("detection") for s in allowed):
                 continue  # the package's front; which of its modules count is in SOURCES
-            assert covered(name, allowed), f"{kind}: {module} imports {name}, whose changes make nothing stale"
+            assert covered(name, allowed), (
+                f"{kind}: {module} imports {name}, whose changes make nothing stale"
+            )
             if covered(name, set(SOURCES[kind])) and name.startswith("pdm_lightning.stages."):
                 waiting.add(name)
 
