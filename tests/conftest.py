@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# small models; two threads on a busy machine wait for one another
+torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 
 #: Overrides that make a study take seconds; its numbers mean nothing.
