@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from tqdm import tqdm
-
-T = TypeVar("T")
 
 
 class Progress:
@@ -114,12 +111,3 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def track(work: Iterable[T], description: str = "", *, enabled: bool = True) -> Iterator[T]:
-    """Iterate over `work` and show how far it is. ``range(n)`` counts to n."""
-    total = len(work) if isinstance(work, Sized) else None
-    with Progress(total, description, enabled=enabled) as progress:
-        for item in work:
-            yield item
-            progress.update()

@@ -85,10 +85,6 @@ class PDMDataModule(pl.LightningDataModule):
         """Lightning epochs that hold `total_steps`."""
         return -(-self.total_steps // self.segment)
 
-    def images_seen(self, steps: int) -> int:
-        """Images that the network was shown in so many steps: partners count as well."""
-        return steps * self.batch_size * (2 if self.pairs else 1)
-
     def batch_at(self, step: int) -> Batch:
         """The training batch of a global step: a pure function of the seed and the step."""
         epoch, position = divmod(step, self.steps_per_epoch)

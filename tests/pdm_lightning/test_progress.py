@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pdm_lightning.progress import Progress, track
+from pdm_lightning.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -66,8 +66,3 @@ def test_unknown_total_still_counts():
     with Progress(None, "read", every=0.0, stream=stream) as progress:
         progress.update(7)
     assert stream.getvalue().startswith("read: 7, ")
-
-
-def test_track_gives_every_item():
-    assert list(track(range(4), "count")) == [0, 1, 2, 3]
-    assert list(track((c for c in "ab"), enabled=False)) == ["a", "b"]

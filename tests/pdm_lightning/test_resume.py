@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import pdm_lightning.stages.folder as folder_module
 import pdm_lightning.stages.train as train_module
@@ -20,22 +19,6 @@ from pdm_lightning.stages.train import Segments
 ROOT = Path(__file__).parents[2]
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_training.py")))
 tiny_spec, run, weights, equal = (TINY[name] for name in ("tiny_spec", "run", "weights", "equal"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run(folder)
-    return folder
 
 
 def killed(folder: Path, step: int) -> None:

@@ -22,22 +22,6 @@ tiny_data, tiny_spec, run, weights, equal = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run(folder)
-    return folder
-
-
 def test_a_finished_folder_holds_weights_result_and_log_alone(undisturbed):
     assert sorted(p.name for p in undisturbed.iterdir()) == ["log.csv", "model.safetensors", "train.json"]
     result = json.loads((undisturbed / "train.json").read_text())
