@@ -198,7 +198,11 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), frozen(target):
             task = self._task(logits_of(target), x.detach().clone(), y, y_target, index, seed, progress)
             if len(x):
-                return self._verify(task, self.craft(task))
+                crafted = self.craft(task)
+                if not isinstance(crafted, Crafted):
+                    name = type(self).__name__
+                    raise TypeError(f"{name}.craft must return a Crafted, not a {type(crafted).__name__}")
+                return self._verify(task, crafted)
             none = torch.zeros(0, dtype=torch.int64, device=x.device)
             return self._verify(task, Crafted(task.x, none, none.clone()))
 

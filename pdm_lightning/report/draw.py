@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ def draw_panel(ax: Axes, kind: str, panel: Mapping[str, Any], theme: Theme) -> N
     ax.tick_params(colors=theme.faint, labelsize=8, length=0)
     {"tsne": _tsne, "confusion": _confusion, "curves": _curves}[kind](ax, panel, theme)
     # a single dollar sign is text, not mathematics
-    ax.set_title(_plain(panel.get("title", "")), color=theme.ink, fontsize=10.5, loc="left", pad=8)
+    title = "\n".join(textwrap.wrap(_plain(panel.get("title", "")), 60))
+    ax.set_title(title, color=theme.ink, fontsize=10.5, loc="left", pad=8)
 
 
 def _tsne(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:

@@ -95,9 +95,10 @@ def publish(
     collapse = measure_collapse(embeddings, validation[1])
     if collapse["collapsed"]:
         log.warning(
-            "the classes collapsed (mean cosine of class means %.3f, distance %.3g, spread %.3g): "
-            "lower the weights of defense.term.rvl and defense.term.siamese",
+            "the classes collapsed, or never came apart (mean cosine of class means %.3f, distance %.3g, "
+            "spread %.3g): train longer%s",
             *(collapse[key] for key in ("cosine", "distance", "spread")),
+            _lower(facts["spec"]["defense"]["use"]),
         )
     rows = [dict(row) for row in history if "val/loss" in row]
     result = {
@@ -135,6 +136,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @torch.inference_mode()
+def _lower(terms: Sequence[str]) -> str:
+    """Advice for a defence that uses terms which pull classes together."""
+    pulling = [f"defense.term.{name}" for name in ("rvl", "siamese") if name in terms]
+    return f", or lower the weight of {' and '.join(pulling)}" if pulling else ""
+
+
 def _embed(classifier: Classifier, images: Tensor, batch: int = 512) -> Tensor:
     classifier.eval()
     device = classifier.mean.device

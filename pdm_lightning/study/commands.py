@@ -50,13 +50,15 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
         return _show(plan, store)
     context = Context(store)
     outcome = Outcome()
+    if command == "report":
+        outcome.stale = sum(status(store, node) == "stale" for node in plan)
     if command == "run":
         preflight(plan, context)
         with _stale_in_one_line():
             outcome = execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
             _say(
-                f"{outcome.stale} artifacts are of another version of the code: store.on_stale=rebuild makes them anew"
+                f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
     return _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
 

@@ -101,7 +101,7 @@ def execute(plan: Plan, context: Context, say: Callable[[str], None] = log.info)
 
 def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], None]) -> None:
     built = False
-    outcome.stale += status(context.store, node) == "stale"
+    stale = status(context.store, node) == "stale"
 
     def build(folder: Path) -> None:
         nonlocal built
@@ -111,6 +111,7 @@ def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], No
 
     context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
     outcome.built += built
+    outcome.stale += stale and not built
     outcome.reused += not built
 
 

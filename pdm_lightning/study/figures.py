@@ -121,7 +121,9 @@ def _curves(answers: Answers) -> list[Figure]:
     notes = sorted(
         {row.note for points in series.values() for curve in points.values() for _, row in curve if row.note}
     )
-    caption = " ".join(["Shaded: 95 % Wilson intervals.", *(f"{note}." for note in notes)])
+    caption = " ".join(
+        ["Shaded: 95 % Wilson intervals.", *(f"{note[0].upper()}{note[1:]}." for note in notes)]
+    )
     return [Figure("curves", "curves", "Accuracy under attack", caption, panels)]
 
 

@@ -43,7 +43,7 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
         figures=figures(plan, reader.artifact, answers),
         tables=list(settings["report"]["tables"]),
         labels=_labels(plan),
-        notes=_notes(plan),
+        notes=_notes(plan, outcome),
         failures=[
             Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path)
             for f in outcome.failed.values()
@@ -182,13 +182,18 @@ def _labels(plan: Plan) -> dict[str, dict[str, str]]:
     return labels
 
 
-def _notes(plan: Plan) -> list[str]:
+def _notes(plan: Plan, outcome: Outcome) -> list[str]:
     models = sorted({entry.cell.name("model") for entry in plan.entries})
     budgets = sorted({entry.cell.name("budget") for entry in plan.entries})
     notes = [f"Model: {', '.join(models)} (the paper's is a ResNet-56). Budget: {', '.join(budgets)}."]
     if any(entry.cell.name("data") == "digits" for entry in plan.entries):
         notes.append(
             "digits: scikit-learn's 1,797 real handwritten digits, 8x8 shown at 16x16; not a data set of the paper."
+        )
+    if outcome.stale:
+        notes.append(
+            f"Stale: {outcome.stale} of {len(plan.nodes)} artifacts were made by another version of the code; "
+            "store.on_stale=rebuild makes them anew."
         )
     lean = [entry.cell.label("attack") for entry in plan.entries if entry.cell.config["attack"].get("lean")]
     if lean:

@@ -177,7 +177,7 @@ def _detector(config: Config) -> None:
     if wanted > kept:
         raise ValueError(
             f"detector.kernels_per_class={wanted}: only features.train_per_class={kept} training embeddings a class "
-            f"are kept: set features.train_per_class={wanted} too"
+            f"are kept: set detector.kernels_per_class={kept}, or features.train_per_class={wanted}"
         )
 
 

@@ -16,6 +16,7 @@ from pdm_lightning.models import Classifier
 from pdm_lightning.stages.collapse import measure_collapse
 from pdm_lightning.stages.folder import check_same, finished, history_csv, identity, publish
 
+SPEC = {"seed": 0, "defense": {"use": ["rce", "rvl"]}}
 HISTORY = [{"step": 1, "train/loss": 2.0}, {"step": 1, "val/loss": 1.5, "val/accuracy": 0.25}]
 
 
@@ -30,7 +31,7 @@ def images(rows: list[list[int]]) -> torch.Tensor:
 def write(folder: Path, model: Classifier, rows: list[list[int]]) -> dict:
     (folder / "checkpoint").mkdir()
     validation = images(rows), torch.tensor([0, 0, 1, 1])
-    return publish(folder, model, validation, HISTORY, {"steps": 1, "spec": {"seed": 0}})
+    return publish(folder, model, validation, HISTORY, {"steps": 1, "spec": SPEC})
 
 
 def test_publish_writes_weights_log_and_result_and_cleans_up(tmp_path, caplog):
@@ -50,7 +51,7 @@ def test_a_collapse_warns_and_is_recorded(tmp_path, caplog):
     result = write(tmp_path, classifier(), [[200, 0, 0, 0]] * 4)
     assert result["collapsed"] is True
     assert result["collapse"]["cosine"] == pytest.approx(1.0)
-    assert "the classes collapsed" in caplog.text
+    assert "train longer, or lower the weight of defense.term.rvl" in caplog.text
 
 
 def test_weights_that_are_not_finite_are_no_result(tmp_path):
