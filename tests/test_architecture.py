@@ -100,7 +100,9 @@ def test_every_module_is_packaged() -> None:
         pytest.skip("tomllib comes with Python 3.11")
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {module_name(path.parent / "__init__.py") for path in FILES}
-    assert found | {"pdm_lightning.conf"} == set(packages)
+    groups = {path.parent.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
+    groups |= {parent for group in groups for parent in group.parents if parent.parts}
+    assert found | {".".join(("pdm_lightning", *group.parts)) for group in groups} == set(packages)
 
 
 def test_a_forbidden_import_is_seen(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_wrong_optimizers_are_refused(spec):
 def test_each_config_builds_and_descends(path):
     spec = yaml.safe_load(path.read_text())
     assert spec["name"] == path.stem
-    assert spec["schedule"].pop("milestones") == "${data.milestones}"
+    assert spec["schedule"].pop("milestones") == "${oc.select:data.milestones,[0.5,0.75]}"
     lr_factor(spec["schedule"] | {"milestones": [0.5]}, 10)
     layer = nn.Linear(3, 1)
     optimizer = make_optimizer(layer, spec)
