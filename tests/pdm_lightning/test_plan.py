@@ -130,3 +130,27 @@ def test_a_folder_is_not_the_paper_s_data_set(cell: Cell) -> None:
     assert Cell({"data": data | {"root": "/x/cifar10_jpeg"}}).name("data") == "cifar10_jpeg"
     torchvision = {"name": "cifar10", "_target_": "pdm_lightning.data.torchvision_dataset"}
     assert Cell({"data": torchvision}).name("data") == "cifar10"
+
+
+def test_what_has_no_column_is_named_with_the_budget(cell: Cell) -> None:
+    changed = Cell(
+        cell.config, ("optimizer=sgd_paper", "optimizer.lr=0.2", "evaluate.min_n=5", "budget=smoke")
+    )
+    assert changed.name("budget") == "smoke[evaluate.min_n=5,optimizer.lr=0.2,optimizer=sgd_paper]"
+    assert changed.names() != cell.names()
+
+
+def test_two_cells_never_share_a_row(cell: Cell) -> None:
+    """What is swept and has no name in the tables is refused, not overwritten."""
+    figures = {"report": cell.config["report"] | {"figures": ["tsne"]}}
+    cells = [
+        Cell(
+            cell.config | figures | {"tsne": {"points": points, "perplexity": 30}}, (f"tsne.points={points}",)
+        )
+        for points in (50, 60)
+    ]
+    with pytest.raises(
+        ValueError, match=r"same names in the tables: they differ in tsne.points=50, tsne.points=60"
+    ):
+        make_plan(cells)
+    assert make_plan([cells[0], cells[0]]).nodes
