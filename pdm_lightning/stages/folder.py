@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pdm_lightning.data.base import to_unit
 from pdm_lightning.lit import TrainingDiverged
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.collapse import measure_collapse
+from pdm_lightning.stages.context import embed
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def publish(
         If a weight or an embedding is not finite.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    embeddings = _embed(classifier, validation[0])
+    embeddings, _ = embed(classifier.eval(), validation[0], classifier.mean.device)
     if not all(bool(value.isfinite().all()) for value in [*state.values(), embeddings]):
         raise TrainingDiverged("the last steps left weights that are not finite: lower optimizer.lr")
     collapse = measure_collapse(embeddings, validation[1])
@@ -135,15 +134,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(fresh, path)
 
 
-@torch.inference_mode()
 def _lower(terms: Sequence[str]) -> str:
     """Advice for a defence that uses terms which pull classes together."""
     pulling = [f"defense.term.{name}" for name in ("rvl", "siamese") if name in terms]
     return f", or lower the weight of {' and '.join(pulling)}" if pulling else ""
-
-
-def _embed(classifier: Classifier, images: Tensor, batch: int = 512) -> Tensor:
-    classifier.eval()
-    device = classifier.mean.device
-    parts = (classifier.embed_and_raw(to_unit(part.to(device)))[0] for part in images.split(batch))
-    return torch.cat([z.cpu() for z in parts])

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
-from pdm_lightning.study.words import conf_dir, config_loader, split_words, without_parts
+from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, split_words, without_parts
 
 
 def ask(command: str, words: list[str]) -> list[Cell]:
@@ -59,7 +59,7 @@ def ask(command: str, words: list[str]) -> list[Cell]:
     rest = Counter(words) - Counter(overrides)
     try:
         with _arguments(f"pdml {command}", [*overrides, *_only(words, rest)]), _shown(flags):
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(task)()
     except SystemExit as leaving:
         if leaving.code:
             raise

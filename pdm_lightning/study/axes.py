@@ -32,21 +32,11 @@ class Axis:
 
 
 def parse_axes(params: list[str], arguments: list[str], loader: Any) -> list[Axis]:
-    """Axes of an experiment and of the command line; where both name one, the command line's counts.
-
-    Raises
-    ------
-    ValueError
-        For a sweep over ``experiment``: an experiment is a sweep itself.
-    """
+    """Axes of an experiment and of the command line; where both name one, the command line's counts."""
     parser = OverridesParser.create(config_loader=loader)
     axes: dict[str, Axis] = {}
     for override in parser.parse_overrides(params) + parser.parse_overrides(arguments):
         key = override.get_key_element().lstrip("+~")
-        if override.key_or_group == "experiment" and override.is_sweep_override():
-            raise ValueError(
-                "experiment= takes one experiment at a time: run the commands one after the other"
-            )
         group = bool(loader.get_group_options(override.key_or_group))
         # glob(*) also finds the files that are only parts of options
         values = tuple(value for value in _values(override) if not (group and "=_" in value))

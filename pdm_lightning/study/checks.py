@@ -27,30 +27,9 @@ def at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
-def number(
-    config: Mapping[str, Any],
-    key: str,
-    least: float,
-    most: float = float("inf"),
-    *,
-    whole: bool = True,
-    above: bool = False,
-    optional: bool = False,
-) -> None:
-    """ValueError unless the key holds a number of a range.
-
-    Parameters
-    ----------
-    least, most : float
-        The range, both ends in it.
-    whole : bool
-        Whether only whole numbers count.
-    above : bool
-        Whether `least` itself is too little.
-    optional : bool
-        Whether null is allowed.
-    """
-    check_number(key, at(config, key), least, most, whole=whole, above=above, optional=optional)
+def number(config: Mapping[str, Any], key: str, *bounds: float, **rules: bool) -> None:
+    """ValueError unless the key holds a number; `bounds` and `rules` are those of `check_number`."""
+    check_number(key, at(config, key), *bounds, **rules)
 
 
 def check_number(
@@ -63,7 +42,19 @@ def check_number(
     above: bool = False,
     optional: bool = False,
 ) -> None:
-    """Like `number`, for a value that is at hand."""
+    """ValueError unless the value is a number of a range; the error names the key.
+
+    Parameters
+    ----------
+    least, most : float
+        The range, both ends in it.
+    whole : bool
+        Whether only whole numbers count.
+    above : bool
+        Whether `least` itself is too little.
+    optional : bool
+        Whether null is allowed.
+    """
     if value is None and optional:
         return
     if (

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from pdm_lightning.errors import nearest
+from pdm_lightning.study.checks import at
 from pdm_lightning.study.words import CONFIG, options, parse, settle
 
 # Keys that every option has, for its name and its place in tables.
@@ -136,7 +137,7 @@ def _unknown_key(key: str, words: list[str], loader: ConfigLoader) -> str:
     within = f"{parent}." if parent in known else ""
     likely = [name for name in known if name.startswith(within) and name.rpartition(".")[2] == last][:3]
     if parent in known and not likely:
-        return f"{what}{_inside(parent, last, _node(config, parent))}"
+        return f"{what}{_inside(parent, last, at(config, parent))}"
     if likely:
         return f"{what}: did you mean {' or '.join(map(repr, likely))}?"
     return f"{what}{nearest(key, known, 0.7) or ': pdml run --cfg job shows all options'}"
@@ -185,10 +186,3 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")
-
-
-def _node(config: dict[str, Any], key: str) -> Any:
-    node: Any = config
-    for part in key.split("."):
-        node = node[part]
-    return node

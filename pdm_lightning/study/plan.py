@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,9 @@ from pdm_lightning.threat import check
 WAVES = ("train", "features", "clean", "tsne", "detector", "craft", "score")
 
 # What says where data are or how they are shown, not what they are.
-_NOT_DATA = {"name", "label", "root", "download", "augment", "epochs_paper", "milestones", "pairs", "cache"}
+_NOT_DATA = {"root", "download", "augment", "epochs_paper", "milestones", "pairs", "cache"}
 # What names an attack, not what it does.
-_NOT_ATTACK = {"name", "label", "cost", "lean"}
+_NOT_ATTACK = {"cost", "lean"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
 
 def _check_names(entries: list[Entry]) -> None:
     """ValueError where two different cells would be one row of a table."""
-    last = {name: entry for entry in entries for name in [entry.cell.names()]}
+    last = {entry.cell.names(): entry for entry in entries}
     for entry in entries:
         other = last[entry.cell.names()]
         if {n.key for n in entry.nodes.values()} != {n.key for n in other.nodes.values()}:
@@ -158,11 +158,9 @@ class _Planner:
         train, features = nodes["train"], nodes["features"]
         spec, note = craft_spec(config)
         if not config["threat"]["_target_"].endswith(".GrayBox"):  # other hands may get other gradients
-            spec["threat"] = {
-                key: value for key, value in config["threat"].items() if key not in ("name", "label")
-            }
+            spec["threat"] = _settings(config["threat"])
         batch = dict(config["craft"]) | {"threat": config["threat"]}
-        scores = {key: value for key, value in config["detector"].items() if key not in ("name", "label")}
+        scores = _settings(config["detector"])
         detector = self.node("detector", scores, f"{title} {cell.name('detector')}", {}, features=features)
         title = f"{title} {cell.name('attack')}"
         craft = self.node("craft", spec, title, runtime | batch, train=train, features=features)
@@ -171,7 +169,7 @@ class _Planner:
 
     def train_spec(self, config: dict[str, Any]) -> dict[str, Any]:
         """Everything that a training depends on; unused loss terms do not count."""
-        defense = {key: value for key, value in config["defense"].items() if key not in ("name", "label")}
+        defense = _settings(config["defense"])
         defense["term"] = {name: defense["term"][name] for name in defense["use"] if name in defense["term"]}
         if config["data"].get("pairs", "auto") == "always":
             defense["pairs"] = "always"
@@ -183,20 +181,25 @@ class _Planner:
         return {
             "data": self.data_spec(config["data"]),
             "augment": config["data"].get("augment"),
-            "model": {key: value for key, value in config["model"].items() if key not in ("name", "label")},
+            "model": _settings(config["model"]),
             "defense": defense,
-            "optimizer": {key: value for key, value in config["optimizer"].items() if key != "name"},
+            "optimizer": _settings(config["optimizer"]),
             "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
             "seed": config["seed"],
         }
 
     def data_spec(self, data: dict[str, Any]) -> dict[str, Any]:
         """The data set's identity: for an image folder a hash of what lies in it, not where it lies."""
-        spec = {key: value for key, value in data.items() if key not in _NOT_DATA}
+        spec = _settings(data, _NOT_DATA)
         place = json.dumps(data, sort_keys=True)
         if place not in self.fingerprints:
             self.fingerprints[place] = fingerprint(data)
         return spec | {"fingerprint": self.fingerprints[place]}
+
+
+def _settings(option: Mapping[str, Any], others: Container[str] = ()) -> dict[str, Any]:
+    """An option of a group without what names or shows it, and without some others of its keys."""
+    return {key: value for key, value in option.items() if key not in ("name", "label") and key not in others}
 
 
 def features_spec(config: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +218,7 @@ def craft_spec(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
         How the iterations were capped, or ``""``. Whether the number of images is a cap shows only with the data.
     """
     attack, budget = dict(config["attack"]), config["budget"]
-    spec = {key: value for key, value in attack.items() if key not in _NOT_ATTACK}
+    spec = _settings(attack, _NOT_ATTACK)
     images = budget["images"].get(attack.get("cost", "medium"))
     note = ""
     cap = (budget.get("iterations") or {}).get(attack["name"])
