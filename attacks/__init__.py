@@ -1,16 +1,28 @@
-"""Attacks on image classifiers: torch only, stateless, one file each.
+"""Attacks on image classifiers, alone or with a detector behind them: torch only, stateless, one file each.
 
 Every attack is called as ``attack(target, x, y=None, *, index=None, seed=0)`` and returns an `AttackResult`;
-see `attacks.base`.
+see `attacks.base`. Attacks on a detector take a `Watched` target; see `attacks.watched`.
 """
 
-from attacks.base import Attack, AttackResult, Crafted, Task
+from attacks.base import Attack
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
+from attacks.carlini_wagner_wb import CarliniWagnerWhiteBox
+from attacks.extra_class import ExtraClass
 from attacks.fgsm import FGSM
 from attacks.identity import NoAttack
+from attacks.joint import JointAttack, joint_margin
+from attacks.joint_pgd import JointPGD
 from attacks.jsma import JSMA
+from attacks.library import LibraryAttack, LibraryQueryAttack
+from attacks.mimicry import Mimicry
+from attacks.min_norm_wb import MinNormWhiteBox
+from attacks.orthogonal_pgd import OrthogonalPGD
+from attacks.selective_pgd import SelectivePGD
+from attacks.square import Square
 from attacks.target import frozen
+from attacks.task import AttackResult, Crafted, Task
+from attacks.watched import Look, Watched
 
 __all__ = [
     "BIM",
@@ -19,8 +31,22 @@ __all__ = [
     "Attack",
     "AttackResult",
     "CarliniWagner",
+    "CarliniWagnerWhiteBox",
     "Crafted",
+    "ExtraClass",
+    "JointAttack",
+    "JointPGD",
+    "LibraryAttack",
+    "LibraryQueryAttack",
+    "Look",
+    "Mimicry",
+    "MinNormWhiteBox",
     "NoAttack",
+    "OrthogonalPGD",
+    "SelectivePGD",
+    "Square",
     "Task",
+    "Watched",
     "frozen",
+    "joint_margin",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,83 +14,7 @@ from attacks.checks import check_choice, check_classes, check_images, check_logi
 from attacks.objectives import reached
 from attacks.randomness import TARGET_CLASSES, choose_targets
 from attacks.target import Logits, frozen, logits_of
-
-Progress = Callable[[int, int], object]
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack made of N images; every tensor is detached and on the images' device.
-
-    Attributes
-    ----------
-    x_adv : Tensor
-        (N, C, H, W) in [0, 1], dtype as given; a failed example is its best attempt.
-    success : Tensor
-        (N,) bool, verified on the target's logits after the attack.
-    y : Tensor
-        (N,) int64 labels moved away from.
-    predicted : Tensor
-        (N,) int64, the target's prediction on `x_adv`.
-    target : Tensor or None
-        (N,) int64 classes aimed at; None for an untargeted attack.
-    l2, linf, l0 : Tensor
-        (N,) distances to the clean images, in units of the pixel range; l0 counts the changed pixel values.
-    passes : Tensor
-        (N,) int64 gradients of the target that were used for each example.
-    zero_gradients : Tensor
-        (N,) int64, how many of those were zero everywhere (a saturated softmax, for one).
-    """
-
-    x_adv: Tensor
-    success: Tensor
-    y: Tensor
-    predicted: Tensor
-    target: Tensor | None
-    l2: Tensor
-    linf: Tensor
-    l0: Tensor
-    passes: Tensor
-    zero_gradients: Tensor
-
-
-@dataclass(frozen=True)
-class Task:
-    """One batch to attack, checked, with the model frozen: what `Attack.craft` sees.
-
-    Attributes
-    ----------
-    logits : callable
-        Images (n, C, H, W) to readout logits (n, K), differentiable.
-    x, y, target, clean_logits, index
-        Clean images, labels moved away from, classes aimed at or None, (N, K) clean logits, example numbers.
-    seed : int
-        With `index`, the only source of randomness.
-    progress : callable
-        Takes (done, total).
-    """
-
-    logits: Logits
-    x: Tensor
-    y: Tensor
-    target: Tensor | None
-    clean_logits: Tensor
-    index: Tensor
-    seed: int
-    progress: Progress
-
-    def targets(self, rows: Tensor) -> Tensor | None:
-        """Classes aimed at by the examples `rows`, or None."""
-        return None if self.target is None else self.target[rows]
-
-
-@dataclass(frozen=True)
-class Crafted:
-    """What `Attack.craft` returns: images (N, C, H, W), and the (N,) int64 counts of `AttackResult`."""
-
-    x_adv: Tensor
-    passes: Tensor
-    zero_gradients: Tensor
+from attacks.task import AttackResult, Crafted, Progress, Task
 
 
 def input_gradient(objective: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
@@ -117,6 +41,43 @@ def input_gradient(objective: Tensor, x: Tensor, *, keep: bool = False) -> Tenso
     return torch.autograd.grad(objective.sum(), x, retain_graph=keep)[0]
 
 
+def finite_gradient(
+    objective: Tensor, x: Tensor, *, fallback: Tensor | None = None, keep: bool = False
+) -> Tensor:
+    """Gradient of the summed objective where a detector may hide or break its own: always finite.
+
+    Parameters
+    ----------
+    objective : Tensor
+        (n,), one value an example.
+    x : Tensor
+        The leaf, with n rows.
+    fallback : Tensor, optional
+        (n,), without the detector's score. A row whose gradient is not finite takes the gradient of this instead:
+        also a score with weight 0 spoils a sum, since 0 times infinity is NaN.
+    keep : bool
+        Keep the graph for another backward pass.
+
+    Returns
+    -------
+    Tensor
+        Shaped as `x`; zeros where there is no gradient, and for values that are still not finite.
+    """
+    gradient = _gradient_or_zero(objective, x, keep or fallback is not None)
+    broken = ~gradient.isfinite().flatten(1).all(dim=1)
+    if fallback is not None and broken.any():
+        rows = broken.view(-1, *[1] * (x.dim() - 1))
+        gradient = torch.where(rows, _gradient_or_zero(fallback, x, keep), gradient)
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _gradient_or_zero(objective: Tensor, x: Tensor, keep: bool) -> Tensor:
+    if not objective.requires_grad:
+        return torch.zeros_like(x)
+    found = torch.autograd.grad(objective.sum(), x, retain_graph=keep, allow_unused=True)[0]
+    return torch.zeros_like(x) if found is None else found
+
+
 def all_zero(gradient: Tensor) -> Tensor:
     """(n,) bool: the gradient of the example is zero everywhere."""
     return (gradient == 0).flatten(1).all(dim=1)
@@ -138,7 +99,6 @@ class Attack(ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
-    norm: ClassVar[str]
 
     targeted: bool = False
     target_class: str = "random"
@@ -149,6 +109,21 @@ class Attack(ABC):
     @abstractmethod
     def craft(self, task: Task) -> Crafted:
         """Make the adversarial images of a checked, non-empty batch; called with gradients enabled."""
+
+    def max_passes(self, classes: int) -> int | None:
+        """Upper bound of `AttackResult.passes` of one image, for an estimate of the time before the attack.
+
+        Parameters
+        ----------
+        classes : int
+            Number of classes K of the target.
+
+        Returns
+        -------
+        int or None
+            None where an attack does not say: nothing is estimated then.
+        """
+        return None
 
     def reached(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """(n,) bool: does an image with these logits count as a success?"""
@@ -182,7 +157,7 @@ class Attack(ABC):
         seed : int
             Seed of everything random.
         progress : callable, optional
-            Called as ``progress(done, total)``.
+            Called as ``progress(done, total, active=...)``: work done and in all, examples still under way.
 
         Returns
         -------
@@ -196,19 +171,19 @@ class Attack(ABC):
         check_images(x)
         # leaves a caller's no_grad and inference_mode: an attack needs gradients
         with torch.inference_mode(False), torch.enable_grad(), frozen(target):
-            task = self._task(logits_of(target), x.detach().clone(), y, y_target, index, seed, progress)
+            task = self._task(target, x.detach().clone(), y, y_target, index, seed, progress)
             if len(x):
                 crafted = self.craft(task)
                 if not isinstance(crafted, Crafted):
                     name = type(self).__name__
                     raise TypeError(f"{name}.craft must return a Crafted, not a {type(crafted).__name__}")
-                return self._verify(task, crafted)
+                return self._verify(target, task, crafted)
             none = torch.zeros(0, dtype=torch.int64, device=x.device)
-            return self._verify(task, Crafted(task.x, none, none.clone()))
+            return self._verify(target, task, Crafted(task.x, none, none.clone()))
 
     def _task(
         self,
-        logits: Logits,
+        model: Any,
         x: Tensor,
         y: Tensor | None,
         y_target: Tensor | None,
@@ -218,6 +193,7 @@ class Attack(ABC):
     ) -> Task:
         if y_target is not None and not self.targeted:
             raise ValueError("y_target was given to an untargeted attack: build it with targeted=True")
+        logits = logits_of(model)
         clean = _evaluate(logits, x)
         label = clean.argmax(dim=1) if y is None else check_rows(y, x, "y")
         check_classes(label, clean.shape[1], "y")
@@ -228,17 +204,41 @@ class Attack(ABC):
             check_classes(goal, clean.shape[1], "y_target")
         elif self.targeted:
             goal = choose_targets(self.target_class, clean, label, seed, rows)
-        return Task(logits, x, label, goal, clean, rows, seed, progress or (lambda done, total: None))
+        return Task(logits, x, label, goal, clean, rows, seed, progress or _silent, model)
 
-    def _verify(self, task: Task, crafted: Crafted) -> AttackResult:
+    def judge(
+        self, target: Any, x_adv: Tensor, y: Tensor, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Look at finished images through a target that need not be the one attacked.
+
+        Parameters
+        ----------
+        target : object
+            As in the call.
+        x_adv : Tensor
+            (n, C, H, W) adversarial images.
+        y : Tensor
+            (n,) labels moved away from.
+        goal : Tensor, optional
+            (n,) classes aimed at.
+
+        Returns
+        -------
+        success, predicted : Tensor
+            (n,) bool, and (n,) int64.
+        """
+        logits = _evaluate(logits_of(target), x_adv)
+        return self.reached(logits, y, goal), logits.argmax(dim=1)
+
+    def _verify(self, target: Any, task: Task, crafted: Crafted) -> AttackResult:
         x_adv = crafted.x_adv.detach()
-        logits = _evaluate(task.logits, x_adv)
+        success, predicted = self.judge(target, x_adv, task.y, task.target)
         change = (x_adv - task.x).flatten(1)
         return AttackResult(
             x_adv=x_adv,
-            success=self.reached(logits, task.y, task.target),
+            success=success,
             y=task.y,
-            predicted=logits.argmax(dim=1),
+            predicted=predicted,
             target=task.target,
             l2=torch.linalg.vector_norm(change, dim=1),
             linf=change.abs().amax(dim=1),
@@ -246,6 +246,10 @@ class Attack(ABC):
             passes=crafted.passes,
             zero_gradients=crafted.zero_gradients,
         )
+
+
+def _silent(done: int, total: int, active: int | None = None) -> None:
+    """Report nothing."""
 
 
 def _evaluate(logits: Logits, x: Tensor) -> Tensor:

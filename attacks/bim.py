@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
 from attacks.checks import check_choice, check_count, check_number
+from attacks.geometry import Ball
 from attacks.objectives import LOSSES, ascent
-from attacks.randomness import uniform
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class BIM(Attack):
     eps : float
         Radius of the L-infinity ball, in units of the pixel range; 0 is allowed.
     loss : str
-        ``ce`` (as published) or ``margin``, which does not saturate; see `objectives.ascent`.
+        ``ce`` (as published), ``margin`` or ``dlr``, which do not saturate; see `objectives.ascent`.
     iterations : int
         Number of steps; all are taken, also past the first success.
     step : float or None
@@ -34,8 +32,6 @@ class BIM(Attack):
     random_start : bool
         Start uniformly inside the ball instead of at x.
     """
-
-    norm: ClassVar[str] = "linf"
 
     eps: float = 0.1
     loss: str = "ce"
@@ -51,24 +47,20 @@ class BIM(Attack):
         if self.step is not None:
             check_number(self.step, "step", strict=True)
 
+    def max_passes(self, classes: int) -> int:
+        """One gradient a step."""
+        return self.iterations
+
     def craft(self, task: Task) -> Crafted:
         """`iterations` gradients a batch; the last iterate is returned."""
         step = self.eps / self.iterations if self.step is None else self.step
-        x_adv = self._start(task)
+        ball = Ball("linf", self.eps)
+        x_adv = ball.start(task.x, task.seed, task.index, "start") if self.random_start else task.x.clone()
         zeros = torch.zeros_like(task.y)
         for iteration in range(self.iterations):
             x_adv.requires_grad_()
             gradient = input_gradient(ascent(self.loss, task.logits(x_adv), task.y, task.target), x_adv)
-            x_adv = self._project(x_adv.detach() + step * gradient.sign(), task.x)
+            x_adv = ball.ascend(gradient, x_adv.detach(), task.x, step)
             zeros += all_zero(gradient)
-            task.progress((iteration + 1) * len(task.x), self.iterations * len(task.x))
+            task.progress((iteration + 1) * len(task.x), self.iterations * len(task.x), active=len(task.x))
         return Crafted(x_adv, torch.full_like(task.y, self.iterations), zeros)
-
-    def _start(self, task: Task) -> Tensor:
-        if not self.random_start:
-            return task.x.clone()
-        noise = 2 * uniform(task.x, task.seed, task.index, "start") - 1
-        return self._project(task.x + self.eps * noise, task.x)
-
-    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return (x + (x_adv - x).clamp(-self.eps, self.eps)).clamp(0, 1)

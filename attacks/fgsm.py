@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -23,10 +22,8 @@ class FGSM(Attack):
     eps : float
         Radius of the L-infinity ball, in units of the pixel range; 0 is allowed.
     loss : str
-        ``ce`` (as published) or ``margin``, which does not saturate; see `objectives.ascent`.
+        ``ce`` (as published), ``margin`` or ``dlr``, which do not saturate; see `objectives.ascent`.
     """
-
-    norm: ClassVar[str] = "linf"
 
     eps: float = 0.1
     loss: str = "ce"
@@ -35,6 +32,10 @@ class FGSM(Attack):
         super().__post_init__()
         check_number(self.eps, "eps")
         check_choice(self.loss, LOSSES, "loss")
+
+    def max_passes(self, classes: int) -> int:
+        """One gradient."""
+        return 1
 
     def craft(self, task: Task) -> Crafted:
         """One gradient a batch."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,8 +36,6 @@ class JSMA(Attack):
         True: towards a target class, by default a random other one. False: away from the label.
     """
 
-    norm: ClassVar[str] = "l0"
-
     theta: float = 1.0
     max_steps: int = 100
     pixels_per_step: int = 2
@@ -53,6 +50,10 @@ class JSMA(Attack):
         check_count(self.max_steps, "max_steps")
         if self.pixels_per_step not in (1, 2):
             raise ValueError(f"pixels_per_step must be 1 or 2, not {self.pixels_per_step!r}")
+
+    def max_passes(self, classes: int) -> int:
+        """Two gradients a step."""
+        return 2 * self.max_steps
 
     def craft(self, task: Task) -> Crafted:
         """All examples at once, two gradients a step; finished examples leave the batch."""
@@ -77,7 +78,7 @@ class JSMA(Attack):
             rows, pixels = rows[found], pixels[found]
             flat[rows[:, None], pixels] = (flat[rows[:, None], pixels] + self.theta).clamp(0, 1)
             allowed[rows[:, None], pixels] = False
-            task.progress((step + 1) * len(flat), self.max_steps * len(flat))
+            task.progress((step + 1) * len(flat), self.max_steps * len(flat), active=len(rows))
             if not len(rows):
                 break
         return Crafted(flat.unflatten(1, shape), passes, zeros)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOSSES = ("ce", "margin")
+LOSSES = ("ce", "margin", "dlr")
 
 
 def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -34,6 +34,47 @@ def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return best_other - mine if target is None else mine - best_other
 
 
+def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Difference of logits ratio (Croce and Hein 2020, equations 6 and 7), which no scale or shift of logits alters.
+
+    With o_(1) >= o_(2) >= ... the sorted logits: untargeted (max_{j != y} o_j - o_y) / (o_(1) - o_(3)),
+    targeted (o_t - o_y) / (o_(1) - (o_(3) + o_(4)) / 2).
+
+    Parameters
+    ----------
+    logits : Tensor
+        Readout logits o, (N, K) with K >= 3, or K >= 4 where `target` is given.
+    y : Tensor
+        Labels moved away from, (N,) int64.
+    target : Tensor, optional
+        Target classes t, (N,) int64.
+
+    Returns
+    -------
+    Tensor
+        (N,), without unit.
+
+    Raises
+    ------
+    ValueError
+        For too few classes.
+    """
+    least = 3 if target is None else 4
+    if logits.shape[1] < least:
+        kind = "untargeted" if target is None else "targeted"
+        raise ValueError(
+            f"loss=dlr needs at least {least} classes when {kind}, the target has {logits.shape[1]}: use loss=margin"
+        )
+    top = logits.topk(least, dim=1).values
+    below = top[:, 2:].mean(dim=1)
+    # equal logits: no leader, and no direction either
+    spread = (top[:, 0] - below).clamp(min=torch.finfo(logits.dtype).eps)
+    if target is None:
+        return margin(logits, y) / spread
+    own, goal = logits.gather(1, y[:, None]), logits.gather(1, target[:, None])
+    return (goal - own).squeeze(1) / spread
+
+
 def reached(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """(N,) bool: the prediction left `y` or, with a target, equals it."""
     predicted = logits.argmax(dim=1)
@@ -45,16 +86,19 @@ def ascent(loss: str, logits: Tensor, y: Tensor, target: Tensor | None = None) -
 
     ``ce``: cross-entropy of `y`, or minus the cross-entropy of the target; its gradient vanishes where the
     softmax saturates, as in confident reverse-cross-entropy models. ``margin``: `margin`, which does not.
+    ``dlr``: `dlr`, which does not either and is free of the scale of the logits.
 
     Parameters
     ----------
     loss : str
-        ``ce`` or ``margin``.
+        Out of `LOSSES`.
     logits, y, target
         As for `margin`.
     """
     if loss == "margin":
         return margin(logits, y, target)
+    if loss == "dlr":
+        return dlr(logits, y, target)
     if target is None:
         return F.cross_entropy(logits, y, reduction="none")
     return -F.cross_entropy(logits, target, reduction="none")

@@ -9,15 +9,27 @@ from __future__ import annotations
 from detection.base import Detector, threshold
 from detection.bound import Bound, distortion_bound, jacobian_norm, other_class_distance
 from detection.clusters import cluster_distance, cluster_variance, davies_bouldin
+from detection.distortion import Distortion, distortion
 from detection.evaluate import all_auc, auc, bootstrap_auc, paired_auc, tpr_at_fpr
 from detection.features import Features, View
 from detection.intervals import Interval, proportion
+from detection.joint import (
+    MIN_ALARMS,
+    detected,
+    frozen_threshold,
+    joint_hits,
+    joint_success,
+    robust_accuracy,
+    worst_case,
+)
 from detection.kde import KDE
 
 __all__ = [
     "KDE",
+    "MIN_ALARMS",
     "Bound",
     "Detector",
+    "Distortion",
     "Features",
     "Interval",
     "View",
@@ -27,11 +39,18 @@ __all__ = [
     "cluster_distance",
     "cluster_variance",
     "davies_bouldin",
+    "detected",
+    "distortion",
     "distortion_bound",
+    "frozen_threshold",
     "jacobian_norm",
+    "joint_hits",
+    "joint_success",
     "other_class_distance",
     "paired_auc",
     "proportion",
+    "robust_accuracy",
     "threshold",
     "tpr_at_fpr",
+    "worst_case",
 ]

@@ -35,6 +35,23 @@ class Detector(ABC):
     def score(self, view: View) -> Tensor:
         """Score each row of the view: (N,) float64, higher = more adversarial."""
 
+    def score_as(self, view: View, classes: Tensor) -> Tensor:
+        """Score each row as if it were predicted to be the given class, (N,) int64.
+
+        A detector whose score does not depend on the predicted class scores as ever.
+        """
+        return self.score(view)
+
+    def leave_one_out_scores(self) -> list[Tensor]:
+        """Per class the (M_c,) float64 scores of its training points, each left out of what scores it.
+
+        Raises
+        ------
+        ValueError
+            For a detector that cannot leave a point out.
+        """
+        raise ValueError(f"{type(self).__name__} has no leave-one-out scores: use craft.limits=validation")
+
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that `fit` learnt, as tensors that safetensors can store."""

@@ -51,3 +51,27 @@ def log_density(points: Tensor, kernels: Tensor, bandwidth: float) -> Tensor:
     scale = -0.5 / bandwidth**2
     blocks = [torch.logsumexp(scale * squared_distances(p, kernels), dim=1) for p in points.split(rows)]
     return torch.cat(blocks) - log_normaliser(len(kernels), points.shape[1], bandwidth)
+
+
+def leave_one_out(kernels: Tensor, bandwidth: float) -> Tensor:
+    """Log density of each kernel's centre under the *other* kernels.
+
+    Parameters
+    ----------
+    kernels : Tensor
+        (M, d) float64, M >= 2.
+    bandwidth : float
+        As in `log_density`.
+
+    Returns
+    -------
+    Tensor
+        (M,) float64. A centre that occurs twice keeps its double.
+    """
+    count, dim = kernels.shape
+    values = []
+    for rows in torch.arange(count, device=kernels.device).split(max(1, BLOCK // count)):
+        squares = squared_distances(kernels[rows], kernels)
+        squares[torch.arange(len(rows), device=rows.device), rows] = math.inf
+        values.append(torch.logsumexp(-0.5 / bandwidth**2 * squares, dim=1))
+    return torch.cat(values) - log_normaliser(count - 1, dim, bandwidth)

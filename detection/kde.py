@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from detection import bandwidth as rules
 from detection.base import Detector
-from detection.density import log_density
+from detection.density import leave_one_out, log_density
 from detection.features import LAYERS, Features, View
 
 RULES = ("validation", "loo", "nn_median")
@@ -32,6 +32,8 @@ class KDE(Detector):
         Kernels per class; a class with fewer training images gives all of them.
     layer : {"embedding", "logits"}
         The layer whose density is estimated.
+    bandwidth_scale : float
+        > 0, multiplies the bandwidth that rule or number give: for sweeps around a rule.
     seed : int
         Seed of the draw; class c's kernels depend on (seed, c) alone.
 
@@ -53,6 +55,7 @@ class KDE(Detector):
         bandwidth: str | float = "validation",
         kernels_per_class: int = 1000,
         layer: str = "embedding",
+        bandwidth_scale: float = 1.0,
         seed: int = 0,
     ) -> None:
         is_number = isinstance(bandwidth, int | float) and not isinstance(bandwidth, bool)
@@ -60,25 +63,23 @@ class KDE(Detector):
             raise ValueError(
                 f"bandwidth must be one of {', '.join(RULES)} or a number above 0, got {bandwidth!r}"
             )
+        if not 0 < bandwidth_scale < math.inf:
+            raise ValueError(f"bandwidth_scale must be a number above 0, got {bandwidth_scale!r}")
         if kernels_per_class < 1:
             raise ValueError(f"kernels_per_class must be at least 1, got {kernels_per_class}")
         if layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(LAYERS)}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
-        self.bandwidth, self.kernels_per_class, self.layer, self.seed = (
-            bandwidth,
-            kernels_per_class,
-            layer,
-            seed,
-        )
+        self.bandwidth, self.bandwidth_scale = bandwidth, bandwidth_scale
+        self.kernels_per_class, self.layer, self.seed = kernels_per_class, layer, seed
         self.bandwidth_ = math.nan
         self._kernels: list[Tensor] = []
 
     def __repr__(self) -> str:
         return (
             f"KDE(bandwidth={self.bandwidth!r}, kernels_per_class={self.kernels_per_class}, "
-            f"layer={self.layer!r}, seed={self.seed})"
+            f"layer={self.layer!r}, bandwidth_scale={self.bandwidth_scale}, seed={self.seed})"
         )
 
     def fit(self, train: Features, validation: Features) -> Self:
@@ -109,7 +110,7 @@ class KDE(Detector):
                 "every class of the model needs training images"
             )
         kernels = [points[self._draw(rows, c)] for c, rows in enumerate(groups)]
-        self.bandwidth_ = self._choose_bandwidth(kernels, validation)
+        self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(kernels, validation)
         self._kernels = kernels
         return self
 
@@ -132,7 +133,35 @@ class KDE(Detector):
 
     def score(self, view: View) -> Tensor:
         """Score each row: (N,) float64, -log density under the predicted class; the gradient flows back."""
-        return -self.log_density(view.layer(self.layer), view.predicted)
+        return self.score_as(view, view.predicted)
+
+    def score_as(self, view: View, classes: Tensor) -> Tensor:
+        """Score each row under the kernels of the class given for it: (N,) float64, -log density."""
+        return -self.log_density(view.layer(self.layer), classes)
+
+    def leave_one_out_scores(self) -> list[Tensor]:
+        """Score each kernel's centre under the other kernels of its class.
+
+        Returns
+        -------
+        list of Tensor
+            Per class (M_c,) float64, -log density, in the order of `state_dict`.
+
+        Raises
+        ------
+        RuntimeError
+            Before `fit` or `load_state_dict`.
+        ValueError
+            Where a class has one kernel alone: nothing is left to score it with.
+        """
+        self._check_fitted()
+        alone = [str(c) for c, kernels in enumerate(self._kernels) if len(kernels) < 2]
+        if alone:
+            raise ValueError(
+                f"KDE: class {', '.join(alone)} has one kernel, and none is left once it is left out: "
+                "raise kernels_per_class, or use craft.limits=validation"
+            )
+        return [-leave_one_out(kernels, self.bandwidth_) for kernels in self._kernels]
 
     def log_density(self, points: Tensor, classes: Tensor) -> Tensor:
         """Log density of each point under the kernels of a class given for it.
@@ -166,9 +195,12 @@ class KDE(Detector):
             )
         return result
 
-    def _check_ready(self, points: Tensor, classes: Tensor) -> None:
+    def _check_fitted(self) -> None:
         if not self._kernels:
             raise RuntimeError("this KDE has no kernels yet: call fit or load_state_dict first")
+
+    def _check_ready(self, points: Tensor, classes: Tensor) -> None:
+        self._check_fitted()
         dim = self._kernels[0].shape[1]
         if points.dim() != 2 or points.shape[1] != dim or classes.shape != points.shape[:1]:
             raise ValueError(
@@ -185,8 +217,7 @@ class KDE(Detector):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Kernels (M, d) float64, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU."""
-        if not self._kernels:
-            raise RuntimeError("this KDE has no kernels yet: call fit or load_state_dict first")
+        self._check_fitted()
         counts = torch.tensor([len(k) for k in self._kernels])
         return {
             "kernels": torch.cat(self._kernels).cpu(),

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 
 class StudySweeper(Sweeper):
@@ -21,10 +21,14 @@ class StudySweeper(Sweeper):
     params : mapping of str to str, optional
         Axes that an experiment file asks for, as ``{"defense": "ce,rce,pdm"}``. An override of the same name on the
         command line takes the axis' place.
+    also : list of mapping, optional
+        Further sweeps of the same experiment, each as the axes in which it differs from `params`: for what is no
+        full grid, as attacks that only one threat model allows. One is left out where an override on the command
+        line names an axis of it.
     """
 
-    def __init__(self, params: DictConfig | None = None) -> None:
-        self.params = params
+    def __init__(self, params: DictConfig | None = None, also: ListConfig | None = None) -> None:
+        self.params, self.also = params, also
         self.context: HydraContext | None = None
         self.task: TaskFunction | None = None
         self.config: DictConfig | None = None
@@ -51,8 +55,11 @@ class StudySweeper(Sweeper):
         def compose(overrides: list[str]) -> DictConfig:
             return loader.load_configuration(name, overrides, run_mode=RunMode.RUN)
 
-        params = [f"{key!s}={value}" for key, value in (self.params or {}).items()]
+        params = {str(key): value for key, value in (self.params or {}).items()}
+        asked = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+        grids = [params] + [params | dict(more) for more in self.also or () if not asked & set(more)]
         results = []
-        for cell in expand(params, arguments, compose, loader):
-            results.append(self.task(cell))  # type: ignore[arg-type]
+        for grid in grids:
+            for cell in expand([f"{key}={value}" for key, value in grid.items()], arguments, compose, loader):
+                results.append(self.task(cell))  # type: ignore[arg-type]
         return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytorch_lightning as pl
@@ -44,11 +45,14 @@ class PDMModule(pl.LightningModule):
         Of randomness inside the network (dropout), derived anew at each step.
     log_every
         Steps of a log row.
+    teacher
+        Classifier that is distilled: the loss sees its readout logits of every batch, as training shows it. A
+        frozen copy in eval mode is asked, which is no part of this module's parameters, state or checkpoints.
 
     Raises
     ------
     ValueError
-        If `forward` is unknown or `log_every` is below 1.
+        If `forward` is unknown, `log_every` is below 1 or the teacher has another number of classes.
     """
 
     def __init__(
@@ -60,17 +64,25 @@ class PDMModule(pl.LightningModule):
         forward: str = "concatenated",
         seed: int = 0,
         log_every: int = 20,
+        teacher: Classifier | None = None,
     ) -> None:
         super().__init__()
         if forward not in ("concatenated", "separate"):
             raise ValueError(f"defense.forward {forward!r} is unknown: choose concatenated or separate")
         if log_every < 1:
             raise ValueError(f"log_every {log_every} is below 1: give the number of steps of a log row")
+        if teacher is not None and teacher.num_classes != classifier.num_classes:
+            raise ValueError(
+                f"the teacher knows {teacher.num_classes} classes, the classifier {classifier.num_classes}: "
+                "train both on the same data"
+            )
         self.classifier, self.loss = classifier, loss
         self.optimizer_spec = dict(optimizer_spec)
         self.separate, self.seed, self.log_every = forward == "separate", seed, log_every
         self.factor = lr_factor(self.optimizer_spec.get("schedule"), total_steps)
         self.floors = loss.floors(classifier.num_classes)
+        # in a tuple, where torch does not find it: the teacher is neither trained nor saved
+        self._teacher = () if teacher is None else (deepcopy(teacher).eval().requires_grad_(False),)
         self.history: list[dict[str, float]] = []
         self.images_seen = 0
         self._columns = ["loss", *loss.names, "accuracy"]
@@ -103,7 +115,9 @@ class PDMModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the validation means; the accuracy counts the anchors of pairs alone."""
-        out = Outputs(*self.classifier.embed_and_raw(batch["x"]), batch["y"], batch.get("same"))
+        x = batch["x"]
+        z, raw = self.classifier.embed_and_raw(x)
+        out = Outputs(z, raw, batch["y"], batch.get("same"), self._answers(x))
         total, values = self.loss(out)
         _, logits, labels = out.branches()[0]
         row = self._values(total, values, logits, labels)
@@ -155,10 +169,19 @@ class PDMModule(pl.LightningModule):
 
     def _outputs(self, x: Tensor, y: Tensor, same: Tensor | None) -> Outputs:
         if same is None or not self.separate:
-            return Outputs(*self.classifier.embed_and_raw(x), y, same)
-        halves = [self.classifier.embed_and_raw(half) for half in x.split(len(same))]
-        z, raw = (torch.cat(parts) for parts in zip(*halves, strict=True))
-        return Outputs(z, raw, y, same)
+            z, raw = self.classifier.embed_and_raw(x)
+        else:
+            halves = [self.classifier.embed_and_raw(half) for half in x.split(len(same))]
+            z, raw = (torch.cat(parts) for parts in zip(*halves, strict=True))
+        return Outputs(z, raw, y, same, self._answers(x))
+
+    @torch.no_grad()
+    def _answers(self, x: Tensor) -> Tensor | None:
+        """Ask the teacher for its readout logits of images as the classifier sees them."""
+        if not self._teacher:
+            return None
+        answers: Tensor = self._teacher[0].to(x.device)(x)
+        return answers
 
     @torch.no_grad()
     def _values(self, total: Tensor, values: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,34 +9,22 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
+
+from pdm_lightning.target import Target, Watch, WatchedTarget
 
 CAPABILITIES = {
     "logits": "the classifier's logits and their gradients",
-    "detector": "the detector and its gradients",
+    "detector": "the detector's scores",
+    "detector_gradients": "the gradients of the detector's scores",
 }
 """What there is to grant, and what it means."""
 
-
-@dataclass(frozen=True)
-class Target:
-    """What an adversary holds in its hands: the classifier's readout, and nothing else.
-
-    Attributes
-    ----------
-    module : nn.Module
-        Images (N, C, H, W) in [0, 1] to readout logits (N, K); an attack freezes it while it works.
-    """
-
-    module: nn.Module
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the readout logits (N, K) of images (N, C, H, W) in [0, 1], differentiable."""
-        logits: Tensor = self.module(x)
-        return logits
+SURROGATES = ("", "proxy", "model")
+"""Whose weights an adversary holds: the target's own, a distilled proxy's, or another training's."""
 
 
 class ThreatModel(ABC):
@@ -48,14 +36,17 @@ class ThreatModel(ABC):
         As in ``threat=<name>``.
     grants : frozenset of str
         Out of `CAPABILITIES`.
+    surrogate : str
+        Out of `SURROGATES`: whose weights, and whose detector, `target` gets.
     """
 
     name: ClassVar[str]
     grants: ClassVar[frozenset[str]]
+    surrogate: ClassVar[str] = ""
 
     @abstractmethod
-    def target(self, classifier: nn.Module, detector: Any = None) -> Target:
-        """Return what an attack is given of a classifier and a detector."""
+    def target(self, classifier: nn.Module, watch: Watch | None = None) -> Target:
+        """Return what an attack is given of a classifier and, where the attack asks for one, its detector."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +56,56 @@ class GrayBox(ThreatModel):
     name: ClassVar[str] = "gray_box"
     grants: ClassVar[frozenset[str]] = frozenset({"logits"})
 
-    def target(self, classifier: nn.Module, detector: Any = None) -> Target:
+    def target(self, classifier: nn.Module, watch: Watch | None = None) -> Target:
         """Return the classifier's readout; the detector stays out of reach."""
         return Target(classifier)
+
+
+@dataclass(frozen=True)
+class WhiteBox(ThreatModel):
+    """The adversary has the classifier and the detector, weights, kernels, thresholds and all (Table 3)."""
+
+    name: ClassVar[str] = "white_box"
+    grants: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
+
+    def target(self, classifier: nn.Module, watch: Watch | None = None) -> Target:
+        """Return the classifier with its detector; without one, its readout."""
+        return Target(classifier) if watch is None else WatchedTarget(classifier, watch)
+
+
+@dataclass(frozen=True)
+class BlackBox(WhiteBox):
+    """The adversary has neither: it distils a proxy from the target's answers and works on that (Table 4).
+
+    It fits its own detector on the proxy and knows both in full; of the target it sees readout probabilities of
+    training images alone.
+
+    Parameters
+    ----------
+    proxy : mapping
+        How the proxy is trained: ``model``, ``labels`` (soft or hard), ``temperature``; see ``conf/threat``.
+    """
+
+    name: ClassVar[str] = "black_box"
+    surrogate: ClassVar[str] = "proxy"
+
+    proxy: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Transfer(WhiteBox):
+    """The adversary has neither: it trains a model of its own on the same data and works on that.
+
+    Parameters
+    ----------
+    own : mapping
+        The adversary's training: ``defense`` (as in ``conf/defense``) and ``seed``, added to the study's.
+    """
+
+    name: ClassVar[str] = "transfer"
+    surrogate: ClassVar[str] = "model"
+
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def refusal(needs: Iterable[str], grants: Iterable[str], *, attack: str, threat: str) -> str:
@@ -79,12 +117,24 @@ def refusal(needs: Iterable[str], grants: Iterable[str], *, attack: str, threat:
     return f"attack={attack} needs {what}, which threat={threat} withholds: choose another attack or threat"
 
 
-def check(attack: Mapping[str, Any], threat: Mapping[str, Any]) -> str:
-    """Hold an attack's configuration against a threat model's, without building either.
+def needs(attack: Mapping[str, Any]) -> frozenset[str]:
+    """What the attack of a configuration asks for, out of `CAPABILITIES`."""
+    return frozenset(_attribute(attack, "needs"))
+
+
+def surrogate_of(threat: Mapping[str, Any]) -> str:
+    """Whose weights the adversary of a configuration holds, out of `SURROGATES`."""
+    return str(_attribute(threat, "surrogate"))
+
+
+def check(
+    attack: Mapping[str, Any], threat: Mapping[str, Any], detector: Mapping[str, Any] | None = None
+) -> str:
+    """Hold an attack's configuration against a threat model's and a detector's, without building any.
 
     Parameters
     ----------
-    attack, threat : mapping
+    attack, threat, detector : mapping
         Have ``_target_``, the dotted name of the class, and ``name``.
 
     Returns
@@ -92,12 +142,22 @@ def check(attack: Mapping[str, Any], threat: Mapping[str, Any]) -> str:
     str
         Why the combination is refused, in one line; empty where it is granted.
     """
-    needs = _attribute(attack, "needs")
+    asked = needs(attack)
     grants = _attribute(threat, "grants")
-    return refusal(needs, grants, attack=str(attack["name"]), threat=str(threat["name"]))
+    if (
+        detector is not None
+        and "detector_gradients" in asked
+        and "detector_gradients" in grants
+        and not _attribute(detector, "differentiable")
+    ):
+        return (
+            f"attack={attack['name']} needs gradients of the detector's scores, which detector={detector['name']} "
+            "has not: choose an attack without (attack=square)"
+        )
+    return refusal(asked, grants, attack=str(attack["name"]), threat=str(threat["name"]))
 
 
-def _attribute(config: Mapping[str, Any], attribute: str) -> Iterable[str]:
+def _attribute(config: Mapping[str, Any], attribute: str) -> Any:
     """Read a class attribute of the class that a configuration names."""
     module, _, name = str(config["_target_"]).rpartition(".")
     try:
@@ -108,5 +168,4 @@ def _attribute(config: Mapping[str, Any], attribute: str) -> Iterable[str]:
         raise ValueError(
             f"{config['_target_']} has no attribute '{attribute}': it does not say what it {attribute}"
         )
-    value: Iterable[str] = getattr(found, attribute)
-    return value
+    return getattr(found, attribute)

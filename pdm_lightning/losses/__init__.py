@@ -5,6 +5,7 @@ from __future__ import annotations
 from pdm_lightning.losses.base import Outputs, Term
 from pdm_lightning.losses.combined import CombinedLoss
 from pdm_lightning.losses.cross_entropy import CrossEntropy
+from pdm_lightning.losses.distillation import Distillation
 from pdm_lightning.losses.reduce_variance import ReduceVariance
 from pdm_lightning.losses.reverse_cross_entropy import ReverseCrossEntropy
 from pdm_lightning.losses.siamese import Siamese
@@ -12,6 +13,7 @@ from pdm_lightning.losses.siamese import Siamese
 __all__ = [
     "CombinedLoss",
     "CrossEntropy",
+    "Distillation",
     "Outputs",
     "ReduceVariance",
     "ReverseCrossEntropy",

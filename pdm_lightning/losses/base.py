@@ -25,17 +25,20 @@ class Outputs:
         (B or 2B,) int64 classes.
     same
         (B,) bool, true where the two images of a pair are of one class; None for single images.
+    teacher
+        (B or 2B, K) readout logits of the classifier that is distilled, on the same images; None without one.
 
     Raises
     ------
     ValueError
-        If the numbers of rows disagree.
+        If the numbers of rows disagree, or the teacher knows other classes.
     """
 
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
     same: Tensor | None = None
+    teacher: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.labels)
@@ -48,6 +51,11 @@ class Outputs:
             raise ValueError(
                 f"{len(self.same)} pairs need {2 * len(self.same)} images, got {rows}: "
                 "put the first images of all pairs before the second images"
+            )
+        if self.teacher is not None and self.teacher.shape != self.logits.shape:
+            raise ValueError(
+                f"the teacher's logits are {tuple(self.teacher.shape)}, the classifier's "
+                f"{tuple(self.logits.shape)}: both need the same images and classes"
             )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdm_lightning.report import captions, formats
-from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
+from pdm_lightning.report.cells import CLEAN, WORST_CASE, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import (
@@ -29,7 +29,7 @@ def study_blocks(cube: Cube) -> list[Block]:
 
 def ablation_tables(result: StudyResult, cube: Cube) -> list[Table]:
     """One table for each (block, data set): accuracy, clustering and the AUC of every attack."""
-    blocks = study_blocks(cube)
+    blocks = [block for block in study_blocks(cube) if block.threat != WORST_CASE]
     tables = []
     for block in blocks:
         rows = cube.select(budget=block.budget, model=block.model)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pdm_lightning.report.ablation_table import ablation_tables
+from pdm_lightning.report.black_box_table import black_box_tables
 from pdm_lightning.report.cells import Cube
+from pdm_lightning.report.joint_tables import joint_tables
 from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.summary_table import summary_tables
 from pdm_lightning.report.tables import Table
+from pdm_lightning.report.white_box_tables import white_box_tables
 
 
 def build_tables(result: StudyResult) -> list[Table]:
@@ -15,6 +18,9 @@ def build_tables(result: StudyResult) -> list[Table]:
     makers = {
         "accuracy": accuracy_tables,
         "detection": detection_tables,
+        "white_box": white_box_tables,
+        "black_box": black_box_tables,
+        "joint": joint_tables,
         "ablation": ablation_tables,
         "summary": summary_tables,
     }

@@ -80,6 +80,12 @@ def subtitle(result: StudyResult, block: Block, blocks: Sequence[Block]) -> str:
     return ", ".join(varying)
 
 
+def title(text: str, result: StudyResult, block: Block, blocks: Sequence[Block]) -> str:
+    """A heading, with what tells `block` from the others after a colon."""
+    extra = subtitle(result, block, blocks)
+    return f"{text}: {extra}" if extra else text
+
+
 def finish(footnotes: Footnotes, has_paper: bool) -> list[str]:
     """The footnotes' lines, with the one on the paper's numbers where they appear."""
     if has_paper:

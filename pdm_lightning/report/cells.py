@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pdm_lightning.report.results import Row
 
 CLEAN = "none"
+#: The threat model of rows that take the worst over several attacks, image by image.
+WORST_CASE = "worst_case"
 #: With no value in a cell, the most telling status is the one shown.
 _PRIORITY = ("failed", "n/a", "refused", "missing")
 
@@ -23,6 +25,16 @@ class Block:
     threat: str = ""
     detector: str = ""
     bandwidth: str | float = ""
+
+    @property
+    def rule(self) -> str:
+        """What the bandwidth is before it is scaled: ``validation`` of ``validation x2``."""
+        return str(self.bandwidth).partition(" x")[0]
+
+    @property
+    def scale(self) -> float:
+        """The factor on what the rule gives: 2.0 of ``validation x2``, 1.0 of a plain rule."""
+        return float(str(self.bandwidth).partition(" x")[2] or 1.0)
 
 
 @dataclass(frozen=True)
@@ -121,12 +133,16 @@ class Cube:
         """What the study says of one cell.
 
         A row that leaves threat, detector or bandwidth empty holds for all of them, unless a row that
-        names them exists; on clean images the three do not matter. What failed or was refused, and was
-        recorded for any metric of the cell, holds for every metric that has no row.
+        names them exists; on clean images detector and bandwidth do not matter. What failed or was refused,
+        and was recorded for any metric of the cell, holds for every metric that has no row.
         """
         place = (block.budget, block.model, data, defense, attack)
         for rows in (self._cells.get((metric, *place), []), self._gaps.get(place, [])):
-            found = rows if attack == CLEAN else _within(rows, block)
+            found = (
+                [row for row in rows if row.threat in ("", block.threat)]
+                if attack == CLEAN
+                else _within(rows, block)
+            )
             if found:
                 return aggregate(found)
         return Measure()
@@ -138,6 +154,12 @@ class Cube:
     def select(self, **names: str | float) -> Iterator[Row]:
         """Rows whose columns equal `names`."""
         return (row for row in self.rows if all(getattr(row, key) == value for key, value in names.items()))
+
+    def attacked(self, metric: str, block: Block) -> list[tuple[str, str, str]]:
+        """(data, defence, attack) of the cells in `block` that have something to say of `metric`."""
+        rows = self.select(budget=block.budget, model=block.model)
+        cells = dict.fromkeys((row.data, row.defense, row.attack) for row in rows if row.attack != CLEAN)
+        return [cell for cell in cells if self.measure(metric, block, *cell).seeds]
 
     def blocks(self, *, detection: bool) -> list[Block]:
         """The distinct blocks, as first met: of budget and model alone, or with threat and detector.

@@ -16,6 +16,11 @@ def published_fraction(value: float) -> str:
     return _bare(f"{value:g}")
 
 
+def small(value: float) -> str:
+    """Three significant digits and no leading zero, for distortions: 0.08704 -> ``.0870``."""
+    return _bare(real(value))
+
+
 def percent(value: float) -> str:
     """A rate as percent with two decimals: 0.9933 -> ``99.33``."""
     return f"{100 * value:.2f}"
@@ -70,41 +75,91 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
     "val_accuracy": ("Validation accuracy, %", percent, percent_short),
     "robust_accuracy": ("Accuracy under attack, %", percent, percent_short),
     "misclassified_rate": ("Images fooled, %", percent, percent_short),
-    "success_rate": ("Attack success by its own criterion, %", percent, percent_short),
+    "success_rate": ("Attack success by its own criterion, on the model attacked, %", percent, percent_short),
     "auc": ("AUC, paired rule", fraction, fraction),
     "auc_all": ("AUC, failures kept", fraction, fraction),
     "dbi": ("Davies-Bouldin index", real, real),
     "cluster_variance": ("Cluster variance", real, real),
     "cluster_distance": ("Cluster distance", real, real),
+    "auc_proxy": ("AUC, surrogate fooled", fraction, fraction),
+    "auc_transferred": ("AUC, surrogate and target fooled", fraction, fraction),
+    "transfer_rate": ("Transfer rate, %", percent, percent_short),
+    "proxy_success_rate": ("Success on the surrogate, %", percent, percent_short),
+    "proxy_agreement": ("Surrogate agrees with the target, %", percent, percent_short),
+    "distortion": ("Mean distortion", small, small),
+    "distortion_q25": ("Distortion, lower quartile", small, small),
+    "distortion_median": ("Median distortion", small, small),
+    "distortion_q75": ("Distortion, upper quartile", small, small),
+    "l2_median": ("Median L2 distance", real, real),
     "l2_mean": ("Mean L2 distance", real, real),
     "linf_mean": ("Mean L-infinity distance", real, real),
     "l0_mean": ("Mean changed pixel values", real, real),
-    "passes": ("Gradient passes an image", real, real),
+    "passes": ("Gradients (or queries) an image", real, real),
     "seconds": ("Time", seconds, seconds),
     "images_seen": ("Images seen in training", count, count),
     "collapsed": ("Collapsed", flag, real),
 }
 
 
+#: Rates, in percent, at a threshold: ``<name>@<false-positive rate>``, for example ``joint_success@0.05``.
+AT_THRESHOLD = {
+    "joint_success": "Joint success",
+    "detected": "Fooled images flagged",
+    "robust_accuracy": "Robust accuracy with rejection",
+    "false_alarms": "Clean test images flagged",
+}
+
+
+def at_threshold(metric: str) -> tuple[str, float] | None:
+    """``joint_success@0.05`` -> (``joint_success``, 0.05); None for what is measured without a threshold."""
+    name, _, fpr = metric.partition("@")
+    try:
+        return (name, float(fpr)) if name in AT_THRESHOLD else None
+    except ValueError:
+        return None
+
+
+def false_positives(fpr: float) -> str:
+    """A false-positive rate in words: 0.05 -> ``5 % false positives``."""
+    return f"{100 * fpr:g} % false positives"
+
+
 def metric_label(metric: str) -> str:
     """The printed name of `metric`; an unknown one is shown in words."""
-    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
+    return _printing(metric)[0]
 
 
 def metric_value(metric: str, value: float) -> str:
     """`value` as a cell of `metric` prints it."""
-    return METRICS[metric][1](value) if metric in METRICS else real(value)
+    return _printing(metric)[1](value)
 
 
 def metric_bound(metric: str, value: float) -> str:
     """A bound of an interval as a cell of `metric` prints it."""
-    return METRICS[metric][2](value) if metric in METRICS else real(value)
+    return _printing(metric)[2](value)
 
 
 def metric_deviation(metric: str, value: float) -> str:
     """A standard deviation as a cell of `metric` prints it: with the digits of the value."""
-    is_percent = metric in METRICS and METRICS[metric][1] is percent
-    return percent(value) if is_percent else metric_bound(metric, value)
+    _, in_cell, in_interval = _printing(metric)
+    return percent(value) if in_cell is percent else in_interval(value)
+
+
+def metric_position(metric: str) -> int:
+    """Where `metric` stands in a list of all numbers: as in `METRICS`, then what has a threshold, then others."""
+    order = [*METRICS, *AT_THRESHOLD]
+    at = at_threshold(metric)
+    name = at[0] if at else metric
+    # robust_accuracy is in both lists: with a threshold it belongs to the later one
+    places = [place for place, known in enumerate(order) if known == name]
+    return places[-1 if at else 0] if places else len(order)
+
+
+def _printing(metric: str) -> tuple[str, Callable[[float], str], Callable[[float], str]]:
+    at = at_threshold(metric)
+    if at:
+        return f"{AT_THRESHOLD[at[0]]} at {false_positives(at[1])}, %", percent, percent_short
+    return METRICS.get(metric, (metric.replace("_", " "), real, real))
 
 
 def words(names: list[str]) -> str:

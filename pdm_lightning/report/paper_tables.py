@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdm_lightning.report import captions, formats
-from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
+from pdm_lightning.report.cells import CLEAN, WORST_CASE, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import (
@@ -56,7 +56,7 @@ def _accuracy(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]
     return Table(
         name=captions.file_name(result, "accuracy", block, blocks),
         kind="accuracy",
-        title=_title("Accuracy on clean images", result, block, blocks),
+        title=captions.title("Accuracy on clean images", result, block, blocks),
         caption=" ".join(part for part in caption if part),
         row_header="Data",
         columns=[Column(result.label("defense", defense), scale=scale) for defense in defenses],
@@ -73,26 +73,16 @@ def detection_tables(result: StudyResult, cube: Cube) -> list[Table]:
     paper's numbers stand beside the paired rule alone, which is how its evaluation is read.
     """
     tables = []
+    single = [block for block in cube.blocks(detection=True) if block.threat != WORST_CASE]
     for metric in ("auc", "auc_all"):
-        blocks = [b for b in cube.blocks(detection=True) if _attacked(cube, b, metric)]
+        blocks = [block for block in single if cube.attacked(metric, block)]
         tables += [_detection(result, cube, block, blocks, metric) for block in blocks]
     return tables
 
 
-def _attacked(cube: Cube, block: Block, metric: str) -> list[tuple[str, str, str]]:
-    """(data, defence, attack) of the cells in `block` that have something to say of `metric`."""
-    rows = cube.select(budget=block.budget, model=block.model)
-    cells = dict.fromkeys((row.data, row.defense, row.attack) for row in rows if row.attack != CLEAN)
-    return [cell for cell in cells if cube.measure(metric, block, *cell).seeds]
-
-
 def _detection(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], metric: str) -> Table:
-    known = _attacked(cube, block, metric)
-    columns = [
-        (data, defense)
-        for data in result.ordered("data", (cell[0] for cell in known))
-        for defense in result.ordered("defense", (cell[1] for cell in known if cell[0] == data))
-    ]
+    known = cube.attacked(metric, block)
+    columns = result.columns((data, defense) for data, defense, _ in known)
     footnotes, measures, rows = Footnotes(), [], []
     for attack in result.ordered("attack", (cell[2] for cell in known)):
         line = [(data, cube.measure(metric, block, data, defense, attack)) for data, defense in columns]
@@ -110,7 +100,7 @@ def _detection(result: StudyResult, cube: Cube, block: Block, blocks: list[Block
     return Table(
         name=captions.file_name(result, "detection_failures_kept" if kept else "detection", block, blocks),
         kind="detection",
-        title=_title(title, result, block, blocks),
+        title=captions.title(title, result, block, blocks),
         caption=_detection_caption(result, block, metric, measures),
         row_header="Attack",
         columns=[Column(result.label("defense", f), result.label("data", d), scale) for d, f in columns],
@@ -168,11 +158,6 @@ def _strips(rows: list[TableRow]) -> list[Strip]:
 
 def _has_paper(rows: list[TableRow]) -> bool:
     return any(cell.paper for row in rows for cell in row.cells)
-
-
-def _title(title: str, result: StudyResult, block: Block, blocks: list[Block]) -> str:
-    extra = captions.subtitle(result, block, blocks)
-    return f"{title}: {extra}" if extra else title
 
 
 def _sentence(text: str) -> str:

@@ -49,11 +49,11 @@ def markdown_escape(text: str) -> str:
 
 
 def cell_lines(cell: Cell) -> list[str]:
-    """The lines of a cell: value and interval; n and details; the paper's number."""
+    """The lines of a cell: value and interval; a warning; n and details; the paper's number."""
     first = " ".join(part for part in (cell.value + cell.marks, cell.interval) if part)
     second = ", ".join(part for part in (f"n = {cell.n}" if cell.n else "", *cell.details) if part)
     third = f"paper {cell.paper}" if cell.paper else ""
-    return [line for line in (first, second, third) if line]
+    return [line for line in (first, cell.warning, second, third) if line]
 
 
 def markdown(table: Table) -> str:
@@ -131,7 +131,8 @@ def _latex_rows(rows: list[TableRow], wide: int) -> list[str]:
 
 def _latex_cell(cell: Cell) -> str:
     """A narrow column of lines, the value first: a wide table is shrunk, and has to stay legible."""
-    lines = [cell.value + cell.marks, cell.interval, f"n = {cell.n}" if cell.n else "", *cell.details]
+    number = f"n = {cell.n}" if cell.n else ""
+    lines = [cell.value + cell.marks, cell.interval, cell.warning, number, *cell.details]
     lines = [latex_escape(line) for line in [*lines, f"paper {cell.paper}" if cell.paper else ""] if line]
     if len(lines) < 2:
         return "".join(lines)

@@ -17,8 +17,10 @@ from typing import Any
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
 STATUSES = ("ok", "n/a", "failed", "missing", "refused")
-TABLES = ("accuracy", "detection", "ablation", "summary")
+TABLES = ("accuracy", "detection", "white_box", "black_box", "joint", "ablation", "summary")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
+#: What ``report.figures`` may ask for: each kind, and ``rejection``, which is drawn as curves.
+FIGURES = (*FIGURE_KINDS, "rejection")
 
 
 @dataclass
@@ -32,10 +34,11 @@ class Row:
     seed : int
         Seed of the training and of the crafting.
     bandwidth : str or float
-        The detector's bandwidth rule (``validation``, ``loo``, ``nn_median``) or a number; empty where
-        no detector takes part.
+        The detector's bandwidth rule (``validation``, ``loo``, ``nn_median``) or a number, where it is
+        scaled followed by the factor (``validation x0.5``); empty where no detector takes part.
     metric : str
-        For example ``accuracy``, ``auc``, ``success_rate``. Rates are in [0, 1].
+        For example ``accuracy``, ``auc``, ``success_rate``, or ``joint_success@0.05`` for what has a threshold
+        at a false-positive rate. Rates are in [0, 1].
     value, ci_low, ci_high : float or None
         The value and its 95 % interval.
     n : int or None
@@ -196,6 +199,15 @@ class StudyResult:
         distinct = list(dict.fromkeys(names))
         known = [name for name in self.labels.get(column, {}) if name in distinct]
         return known + [name for name in distinct if name not in known]
+
+    def columns(self, cells: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The distinct (data, defence) of `cells`, data sets and, within them, defences in order."""
+        distinct = dict.fromkeys(cells)
+        return [
+            (data, defense)
+            for data in self.ordered("data", (data for data, _ in distinct))
+            for defense in self.ordered("defense", (name for known, name in distinct if known == data))
+        ]
 
 
 #: Columns of ``results.csv``, in order.

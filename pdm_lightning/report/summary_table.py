@@ -37,14 +37,15 @@ def _summary(
     result: StudyResult, cube: Cube, block: Block, blocks: list[Block], data: str, defense: str
 ) -> Table:
     here = list(cube.select(budget=block.budget, model=block.model, data=data, defense=defense))
-    order = list(formats.METRICS)
     footnotes, rows, measures = Footnotes(), [], []
     for attack in result.ordered("attack", [CLEAN, *(row.attack for row in here)]):
         metrics = dict.fromkeys(row.metric for row in here if row.attack == attack)
-        for metric in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):
+        for metric in sorted(metrics, key=formats.metric_position):
             measure = cube.measure(metric, block, data, defense, attack)
             if measure.seeds:
-                paper = paper_value(metric, data, defense, attack, block.threat)
+                # the paper's distortions belong to the plain bandwidth rule
+                fits = metric != "distortion" or block.scale == 1
+                paper = paper_value(metric, data, defense, attack, block.threat) if fits else None
                 marks = capped_marks(result, footnotes, [(data, measure)], attack) if attack != CLEAN else ""
                 section = "Clean images" if attack == CLEAN else result.label("attack", attack)
                 cells = _summary_cells(metric, measure, footnotes, paper)

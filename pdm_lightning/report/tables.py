@@ -32,7 +32,10 @@ class Strip:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell, as text: value, interval, n, further details, the paper's number, footnote marks."""
+    """One cell, as text: value, interval, n, further details, the paper's number, footnote marks.
+
+    A `warning` is printed wherever the value is, also where there is no room for details.
+    """
 
     value: str = ""
     interval: str = ""
@@ -40,6 +43,7 @@ class Cell:
     details: tuple[str, ...] = ()
     paper: str = ""
     marks: str = ""
+    warning: str = ""
     status: str = "ok"
     sort: float | None = None
     strip: Strip | None = None
@@ -140,6 +144,7 @@ def make_cell(
     details: Iterable[str] = (),
     paper: float | None = None,
     marks: str = "",
+    warning: str = "",
 ) -> Cell:
     """The cell that prints `measure` as `metric` is printed; `paper` is the published number, if any."""
     paper_text = "" if paper is None else _paper_text(metric, paper)
@@ -149,7 +154,9 @@ def make_cell(
         text = GAPS[measure.status]
         if measure.status == "n/a" and measure.n:
             text += f" (n={span(measure.n)})"
-        return Cell(text, details=details, paper=paper_text, marks=marks, status=measure.status)
+        return Cell(
+            text, details=details, paper=paper_text, marks=marks, warning=warning, status=measure.status
+        )
     if measure.seeds > 1:
         seeds = (
             f"{measure.seeds_ok} of {measure.seeds}"
@@ -164,6 +171,7 @@ def make_cell(
         details=details,
         paper=paper_text,
         marks=marks,
+        warning=warning,
         sort=measure.value,
         strip=Strip(measure.value, measure.low, measure.high, paper),
     )

@@ -45,7 +45,8 @@ def _print(table: Table, console: Console) -> None:
 
 def _parts(table: Table, width: int) -> list[list[int]]:
     """Columns in runs that fit `width`, whole groups where they fit; every run repeats the row labels."""
-    first = max([len(table.row_header), *(len(row.label + row.marks) for row in table.rows)]) + 2
+    labels = [text for row in table.rows for text in (row.label + row.marks, row.section)]
+    first = max(map(len, [table.row_header, *labels])) + 2
     needed = [_column_width(table, position) for position in range(len(table.columns))]
     groups = [list(run) for _, run in groupby(range(len(needed)), key=lambda k: table.columns[k].group)]
     room = width - first
@@ -98,10 +99,10 @@ def _cell(cell: Cell, plain: bool) -> Text:
 
 
 def _lines(cell: Cell) -> list[str]:
-    """``.987 n=512``, or ``.987 ± .004`` over several seeds; below it, the paper's number."""
+    """``.987 n=512``, or ``.987 ± .004`` over several seeds; below it, a warning and the paper's number."""
     spread = cell.interval if cell.interval.startswith(PLUS_MINUS) else f"n={cell.n}" if cell.n else ""
     first = " ".join(part for part in (cell.value + cell.marks, spread) if part)
-    return [line for line in (first, f"paper {cell.paper}" if cell.paper else "") if line]
+    return [line for line in (first, cell.warning, f"paper {cell.paper}" if cell.paper else "") if line]
 
 
 def _text(text: str, plain: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.stages import clean, craft, detector, features, score, training, tsne
+from pdm_lightning.stages import clean, craft, detector, features, proxy, score, training, tsne, worst
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import source_hash
 
@@ -15,28 +15,32 @@ if TYPE_CHECKING:
 
 BUILDERS: dict[str, Callable[[Node, Path, Context], None]] = {
     "train": training.build,
+    "proxy": proxy.build,
     "features": features.build,
     "clean": clean.build,
     "tsne": tsne.build,
     "detector": detector.build,
     "craft": craft.build,
     "score": score.build,
+    "worst": worst.build,
 }
 
 _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
 _EMBED = (*_MODEL, "pdm_lightning.data", "pdm_lightning.devices", "pdm_lightning.stages.context")
+_TRAIN = (
+    *_EMBED,
+    "pdm_lightning.losses",
+    "pdm_lightning.lit",
+    "pdm_lightning.optimization",
+    "pdm_lightning.stages.train",
+    "pdm_lightning.stages.training",
+    "pdm_lightning.stages.collapse",
+    "pdm_lightning.stages.folder",
+)
 #: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
 SOURCES: dict[str, tuple[str, ...]] = {
-    "train": (
-        *_EMBED,
-        "pdm_lightning.losses",
-        "pdm_lightning.lit",
-        "pdm_lightning.optimization",
-        "pdm_lightning.stages.train",
-        "pdm_lightning.stages.training",
-        "pdm_lightning.stages.collapse",
-        "pdm_lightning.stages.folder",
-    ),
+    "train": _TRAIN,
+    "proxy": (*_TRAIN, "pdm_lightning.stages.proxy"),
     "features": (*_EMBED, "detection.features", "pdm_lightning.stages.features"),
     "clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.clean"),
     "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
@@ -44,11 +48,20 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "craft": (
         *_EMBED,
         "attacks",
+        "detection",
+        "pdm_lightning.target",
         "pdm_lightning.threat",
         "pdm_lightning.stages.clean",
+        "pdm_lightning.stages.detector",
         "pdm_lightning.stages.craft",
     ),
     "score": ("detection", "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),
+    "worst": (
+        "detection.joint",
+        "detection.intervals",
+        "pdm_lightning.stages.score",
+        "pdm_lightning.stages.worst",
+    ),
 }
 # Packages whose code is told by their own version, not by ours.
 _LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}

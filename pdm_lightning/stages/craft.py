@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from pdm_lightning.manifest import sync
 from pdm_lightning.models import fold
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
-from pdm_lightning.stages import features
+from pdm_lightning.stages import detector, features
 from pdm_lightning.stages.clean import median_margin
 from pdm_lightning.stages.context import Context, embed, write_json
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import Artifact
-from pdm_lightning.threat import ThreatModel
+from pdm_lightning.threat import Target, ThreatModel, Watch
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -37,33 +37,68 @@ def build(node: Node, folder: Path, context: Context) -> None:
     data, device = context.data(node), context.device(node)
     sets = features.read(context.artifact(node.parents["features"]))
     classifier = context.classifier(node.parents["train"], device)
-    attack = make_attack(node.spec["attack"], sets)
+    hands = take(node, context, device)
     candidates = torch.as_tensor(data.test_order(node.spec["images"] or len(data.test[1])))
     labels = data.test[1][candidates]
     chosen = candidates[sets["test"].predicted[candidates] == labels]
     if not len(chosen):
         raise ValueError(f"{node.title}: the classifier gets none of the {len(candidates)} test images right")
-    threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
-    # the attack works on a folded copy; what it made is judged by the classifier itself
-    target = threat.target(fold(classifier) if node.runtime["fold"] else classifier)
     size = node.runtime["batch_size"] or (512 if device.type == "cuda" else 64)
     started = time.monotonic()
     with Progress(len(chosen), f"craft {node.title}", enabled=context.progress) as progress, strict_float32():
         for part in _missing(folder, chosen, size, progress):
-            images = to_unit(data.test[0][part]).to(device)
-            result = attack(
-                target,
-                images,
-                data.test[1][part].to(device),
-                index=part.to(device),
-                seed=derive(node.spec["seed"], "craft"),
-                progress=lambda done, total: progress.update(0, batch=f"{done / max(total, 1):.0%}"),
-            )
+
+            def report(done: int, total: int, active: int = len(part)) -> None:
+                progress.update(0, batch=f"{done / max(total, 1):.0%}", active=active)
+
+            images, y = to_unit(data.test[0][part]).to(device), data.test[1][part].to(device)
+            seed = derive(node.spec["seed"], "craft")
+            result = hands.attack(hands.target, images, y, index=part.to(device), seed=seed, progress=report)
+            success, seen = hands.attack.judge(hands.exact, result.x_adv, y, result.target)
             z, logits = embed(classifier, result.x_adv, device)
-            _save(folder, part, judge(attack, result, logits), z, logits, time.monotonic() - started)
+            tensors = {"embeddings": z, "logits": logits}
+            if hands.foreign:
+                tensors["proxy_predicted"] = seen
+            result = replace(result, success=success, predicted=logits.argmax(dim=1))
+            _save(folder, part, result, tensors, time.monotonic() - started)
             started = time.monotonic()
             progress.update(len(part))
-    finish(folder, chosen, len(candidates), len(data.test[1]), attack)
+    finish(folder, chosen, len(candidates), len(data.test[1]), hands.attack)
+
+
+@dataclass(frozen=True)
+class Hands:
+    """An adversary at work: the attack, the target it attacks and the one that judges what comes out.
+
+    Attributes
+    ----------
+    attack : Attack
+    target, exact : Target
+        What the threat model grants, on a folded copy of the classifier for speed, and on the classifier itself.
+    foreign : bool
+        Whether that classifier is a surrogate and not the one under attack.
+    """
+
+    attack: Attack
+    target: Target
+    exact: Target
+    foreign: bool
+
+
+def take(node: Node, context: Context, device: torch.device) -> Hands:
+    """Put into the adversary's hands what the threat model of a ``craft`` node grants, and no more."""
+    foreign = "surrogate" in node.parents
+    model = node.parents["surrogate" if foreign else "train"]
+    sets = features.read(context.artifact(node.parents["surrogate_features" if foreign else "features"]))
+    watch = None
+    if "detector" in node.parents:
+        fitted = detector.read(context.artifact(node.parents["detector"]))
+        watch = Watch(fitted, sets["train"], sets["validation"], **node.spec["aim"])
+    threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
+    held = context.classifier(model, device)
+    exact = threat.target(held, watch)
+    target = threat.target(fold(held), watch) if node.runtime["fold"] else exact
+    return Hands(make_attack(node.spec["attack"], sets), target, exact, foreign)
 
 
 def make_attack(spec: dict[str, Any], sets: dict[str, features.Features]) -> Attack:
@@ -72,13 +107,6 @@ def make_attack(spec: dict[str, Any], sets: dict[str, features.Features]) -> Att
         spec = spec | {"confidence": median_margin(sets["validation"])}
     attack: Attack = instantiate(spec)
     return attack
-
-
-def judge(attack: Attack, result: AttackResult, logits: Tensor) -> AttackResult:
-    """The result with success and prediction as the classifier's own (N, K) readout logits have them."""
-    y = result.y.cpu()
-    target = None if result.target is None else result.target.cpu()
-    return replace(result, success=attack.reached(logits, y, target), predicted=logits.argmax(dim=1))
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -97,7 +125,7 @@ def _missing(folder: Path, chosen: Tensor, size: int, progress: Progress) -> lis
 
 
 def _save(
-    folder: Path, index: Tensor, result: AttackResult, z: Tensor, logits: Tensor, seconds: float
+    folder: Path, index: Tensor, result: AttackResult, others: dict[str, Tensor], seconds: float
 ) -> None:
     tensors = {
         name: getattr(result, name)
@@ -105,7 +133,7 @@ def _save(
     }
     if result.target is not None:
         tensors["target"] = result.target
-    tensors |= {"index": index, "embeddings": z, "logits": logits, "seconds": torch.tensor([seconds])}
+    tensors |= others | {"index": index, "seconds": torch.tensor([seconds])}
     path = folder / "batches" / f"{int(index[0]):08d}.safetensors"
     scratch = path.with_suffix(".part")
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, scratch)
@@ -141,7 +169,9 @@ def read(artifact: Artifact) -> dict[str, Tensor]:
     """Tensors of a ``craft`` artifact, one row an attacked image.
 
     Keys: ``index`` (into the test set), ``x_adv``, ``success``, ``y``, ``predicted``, ``l2``, ``linf``, ``l0``,
-    ``passes``, ``embeddings``, ``logits``, and ``target`` for a targeted attack.
+    ``passes``, ``embeddings``, ``logits``, ``target`` for a targeted attack, and, where a surrogate was attacked,
+    ``proxy_predicted``, its prediction; ``success`` is the attack's own, on the model that it attacked, all the
+    others are the target's.
     """
     tensors: dict[str, Tensor] = load_file(artifact.file("adversarial.safetensors"))
     return tensors

@@ -19,11 +19,13 @@ def _scores(artifact: Artifact) -> dict[str, Any]:
 
 _READERS: dict[str, Callable[[Artifact], Any]] = {
     "train": open_classifier,
+    "proxy": open_classifier,
     "features": features.read,
     "clean": lambda artifact: artifact.json("clean.json"),
     "detector": detector.read,
     "craft": craft.read,
     "score": _scores,
+    "worst": lambda artifact: load_file(artifact.file("worst.safetensors")) | artifact.json("worst.json"),
     "tsne": lambda artifact: load_file(artifact.file("tsne.safetensors")) | artifact.json("tsne.json"),
 }
 

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from detection import Interval, View, all_auc, paired_auc, proportion
-from pdm_lightning.stages import craft, detector
+from detection import (
+    Interval,
+    View,
+    all_auc,
+    detected,
+    distortion,
+    frozen_threshold,
+    joint_success,
+    paired_auc,
+    proportion,
+    robust_accuracy,
+)
+from pdm_lightning.stages import craft, detector, features
 from pdm_lightning.stages.context import Context, write_json
 
 if TYPE_CHECKING:
@@ -17,39 +29,125 @@ if TYPE_CHECKING:
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
-    """Score every attacked image and its original; AUC under both rules, rates and distances."""
+    """Score every attacked image and its original; AUC under both rules, joint success, rates and distances."""
     crafted = context.artifact(node.parents["craft"])
     fitted = context.artifact(node.parents["detector"])
     rows, counts = craft.read(crafted), crafted.json("craft.json")
-    clean = load_file(fitted.file("scores.safetensors"))["test"][rows["index"]]
+    known = load_file(fitted.file("scores.safetensors"))
     with torch.no_grad():
         adversarial = detector.read(fitted).score(View.from_features(rows["embeddings"], rows["logits"]))
-    save_file(
-        {"index": rows["index"], "clean": clean.contiguous(), "adversarial": adversarial.contiguous()},
-        folder / "scores.safetensors",
-    )
+    scores = {
+        "index": rows["index"],
+        "clean": known["test"][rows["index"]].contiguous(),
+        "adversarial": adversarial.contiguous(),
+        "fooled": rows["predicted"] != rows["y"],
+        "l2": rows["l2"],
+        "linf": rows["linf"],
+    }
+    save_file(scores, folder / "scores.safetensors")
+    thresholds = {f"{fpr:g}": frozen_threshold(known["validation"], fpr) for fpr in node.spec["fpr"]}
     settings = {"resamples": node.spec["bootstrap"], "min_n": node.spec["min_n"]}
-    fooled = rows["predicted"] != rows["y"]
-    # only correctly classified images are attacked, so every row is correct before the attack
+    metrics = _detection(scores, settings) | _rates(rows, counts, scores["fooled"])
+    for fpr, threshold in thresholds.items():
+        metrics |= _joint(scores, threshold, counts["candidates"], fpr, node.spec["min_n"])
+        metrics |= _false_alarms(known["test"], threshold, fpr)
+    won = rows["success"]
+    if "surrogate_features" in node.parents:
+        surrogate = features.read(context.artifact(node.parents["surrogate_features"]))["test"]
+        # what the surrogate gets wrong without any attack is no success of the attack
+        right = surrogate.predicted[rows["index"]] == rows["y"]
+        won = won & right
+        metrics |= _transfer(won, right, scores, settings)
+    metrics |= _distances(rows, won, node.spec["bootstrap"])
+    facts = {"thresholds": thresholds, "candidates": counts["candidates"]}
+    write_json(folder / "score.json", metrics | facts)
+
+
+def _detection(scores: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, Any]:
+    """AUC under both rules; only correctly classified images are attacked, so every row is correct before."""
+    clean, adversarial, fooled = scores["clean"], scores["adversarial"], scores["fooled"]
     correct = torch.ones_like(fooled)
-    metrics = {
-        "auc": _interval(paired_auc(clean, adversarial, correct, fooled, **settings)),
-        "auc_all": _interval(all_auc(clean, adversarial, correct, **settings)),
-        "success_rate": _interval(proportion(int(rows["success"].sum()), len(fooled))),
-        "misclassified_rate": _interval(proportion(int(fooled.sum()), len(fooled))),
-        "robust_accuracy": _interval(proportion(int((~fooled).sum()), counts["candidates"])),
+    return {
+        "auc": interval(paired_auc(clean, adversarial, correct, fooled, **settings)),
+        "auc_all": interval(all_auc(clean, adversarial, correct, **settings)),
+    }
+
+
+def _rates(rows: dict[str, Tensor], counts: dict[str, Any], fooled: Tensor) -> dict[str, Any]:
+    return {
+        "success_rate": interval(proportion(int(rows["success"].sum()), len(fooled))),
+        "misclassified_rate": interval(proportion(int(fooled.sum()), len(fooled))),
+        "robust_accuracy": interval(proportion(int((~fooled).sum()), counts["candidates"])),
         "seconds": {"value": counts["seconds"]},
         "passes": {"value": float(rows["passes"].double().mean())},
     }
-    metrics |= {f"{norm}_mean": _mean(rows[norm], rows["success"]) for norm in ("l2", "linf", "l0")}
-    write_json(folder / "score.json", metrics)
 
 
-def _interval(interval: Interval) -> dict[str, Any]:
+def _joint(
+    scores: dict[str, Tensor], threshold: float | None, candidates: int, fpr: str, min_n: int
+) -> dict[str, Any]:
+    """Classifier and detector together, at a threshold frozen on clean validation images."""
+    fooled, adversarial = scores["fooled"], scores["adversarial"]
+    robust = robust_accuracy(scores["clean"], fooled, adversarial, threshold, candidates)
+    return {
+        f"joint_success@{fpr}": enough(joint_success(fooled, adversarial, threshold), min_n),
+        f"detected@{fpr}": enough(detected(fooled, adversarial, threshold), min_n),
+        f"robust_accuracy@{fpr}": enough(robust, min_n),
+    }
+
+
+def _false_alarms(clean: Tensor, threshold: float | None, fpr: str) -> dict[str, Any]:
+    """Realised false-positive rate: share of all clean test images that are flagged."""
+    if threshold is None:
+        return {f"false_alarms@{fpr}": {"value": None, "n": len(clean)}}
+    return {f"false_alarms@{fpr}": interval(proportion(int((clean > threshold).sum()), len(clean)))}
+
+
+def _distances(rows: dict[str, Tensor], success: Tensor, resamples: int) -> dict[str, Any]:
+    """Distances of the attack's own successes: those that failed are counted in its success rate, not here."""
+    metrics = {f"{norm}_mean": _mean(rows[norm], success) for norm in ("l2", "linf", "l0")}
+    found = distortion(rows["l2"][success], rows["x_adv"][0].numel(), resamples=resamples)
+    n = found.mean.n
+    metrics |= {"distortion": interval(found.mean), "distortion_median": {"value": found.median, "n": n}}
+    metrics |= {
+        "distortion_q25": {"value": found.q25, "n": n},
+        "distortion_q75": {"value": found.q75, "n": n},
+    }
+    median = float(rows["l2"][success].double().quantile(0.5)) if n else None
+    return metrics | {"l2_median": {"value": median, "n": n}}
+
+
+def _transfer(
+    won: Tensor, right: Tensor, scores: dict[str, Tensor], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """How images fare on the target that fool the surrogate by the attack's own criterion, and did not before.
+
+    ``auc_proxy`` keeps those that the target classifies correctly all the same, ``auc_transferred`` does not.
+    """
+    fooled = scores["fooled"]
+    return {
+        "auc_proxy": interval(
+            paired_auc(scores["clean"], scores["adversarial"], torch.ones_like(won), won, **settings)
+        ),
+        "transfer_rate": interval(proportion(int((won & fooled).sum()), int(won.sum()))),
+        "auc_transferred": interval(
+            paired_auc(scores["clean"], scores["adversarial"], won, fooled, **settings)
+        ),
+        "proxy_success_rate": interval(proportion(int(won.sum()), int(right.sum()))),
+    }
+
+
+def enough(found: Interval, min_n: int) -> dict[str, Any]:
+    """An interval as JSON has it, without a value where it rests on fewer than `min_n` images."""
+    return interval(found if found.n >= min_n else Interval(None, None, None, found.n))
+
+
+def interval(interval: Interval) -> dict[str, Any]:
+    """An interval as JSON has it."""
     return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
 
 
-def _mean(distances: torch.Tensor, success: torch.Tensor) -> dict[str, Any]:
+def _mean(distances: Tensor, success: Tensor) -> dict[str, Any]:
     """Mean distance over successes; null where there is none."""
     chosen = distances[success].double()
     return {"value": float(chosen.mean()) if len(chosen) else None, "n": len(chosen)}

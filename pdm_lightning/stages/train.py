@@ -42,6 +42,7 @@ def fit(
     device: str = "auto",
     loggers: Sequence[Any] = (),
     progress: bool = True,
+    teacher: Classifier | None = None,
 ) -> dict[str, Any]:
     """Train a classifier on a data set and write it into a folder.
 
@@ -65,6 +66,9 @@ def fit(
         Lightning loggers that get every row.
     progress
         Whether to show how far it is.
+    teacher
+        Classifier that is distilled, for a defence with :class:`pdm_lightning.losses.Distillation`; it stays as it
+        is. The spec has to tell one teacher from another: a training resumed with another one is not noticed.
 
     Returns
     -------
@@ -92,8 +96,9 @@ def fit(
     with _calm(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(derive(spec["seed"], "init"))
         classifier = build_classifier(spec, dataset.num_classes, dataset.shape[0])
-        module = _module(classifier, spec, data.total_steps)
-        with Progress(data.total_steps, "train", enabled=progress, done=saved.get("step", 0)) as bar:
+        module = _module(classifier, spec, data.total_steps, teacher)
+        what = "train" if teacher is None else "distil"
+        with Progress(data.total_steps, what, enabled=progress, done=saved.get("step", 0)) as bar:
             segments = Segments(checkpoint, own, data.segment, saved.get("seconds", 0.0), bar)
             trainer = _trainer(where, data.segments, folder, loggers, segments)
             _run(trainer, module, data, checkpoint if saved else None)
@@ -198,7 +203,9 @@ def _data_module(dataset: ImageData, spec: Mapping[str, Any], segment: int | Non
     )
 
 
-def _module(classifier: Classifier, spec: Mapping[str, Any], total_steps: int) -> PDMModule:
+def _module(
+    classifier: Classifier, spec: Mapping[str, Any], total_steps: int, teacher: Classifier | None
+) -> PDMModule:
     return PDMModule(
         classifier,
         build_loss(spec["defense"]),
@@ -207,6 +214,7 @@ def _module(classifier: Classifier, spec: Mapping[str, Any], total_steps: int) -
         forward=spec["defense"].get("forward", "concatenated"),
         seed=int(spec["seed"]),
         log_every=int(spec["train"].get("log_every", 20)),
+        teacher=teacher,
     )
 
 

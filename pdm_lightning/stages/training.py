@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pdm_lightning.models import Classifier
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.train import fit
 from pdm_lightning.tracking import tracking
@@ -15,11 +16,19 @@ if TYPE_CHECKING:
 
 def build(node: Node, folder: Path, context: Context) -> None:
     """Train into ``folder``, going on from an earlier, interrupted call's checkpoint."""
+    train(node, node.spec, folder, context)
+
+
+def train(
+    node: Node, spec: dict[str, Any], folder: Path, context: Context, teacher: Classifier | None = None
+) -> None:
+    """Train by a spec, with a teacher where there is one, and write what `open_classifier` reads."""
     data = context.data(node)
     write_json(folder / "data.json", {"name": data.name, "classes": data.classes, "shape": list(data.shape)})
-    spec = node.spec | {"train": node.spec["train"] | {"segment": node.runtime["segment"]}}
+    spec = spec | {"train": spec["train"] | {"segment": node.runtime["segment"]}}
     output = Path(node.runtime["paths"]["output"])
+    device = str(context.device(node))
     with tracking(
         node.runtime["logger"], output / "logs", node.key, node.spec, node.runtime["group"]
     ) as loggers:
-        fit(data, spec, folder, device=str(context.device(node)), loggers=loggers, progress=context.progress)
+        fit(data, spec, folder, device=device, loggers=loggers, progress=context.progress, teacher=teacher)

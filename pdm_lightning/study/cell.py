@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # An override of one of these says where things are or how often they are saved: it does not change a name.
-_PLACES = {"root", "download", "cache", "name", "label", "segment"}
+_PLACES = {"root", "download", "cache", "name", "label", "segment", "worst_case"}
 
 
 # The groups that have a column of their own; what belongs to none of them is named with the budget.
 GROUPS = ("data", "model", "defense", "budget", "threat", "attack", "detector")
-_NAMED_BY_BUDGET = {"optimizer", "features", "evaluate"}
+_NAMED_BY = {"budget": {"optimizer", "features", "evaluate"}, "attack": {"craft.fpr", "craft.limits"}}
 
 # The data sets whose published numbers a report sets beside ours.
 _PAPER = {"mnist", "cifar10"}
@@ -66,9 +66,12 @@ class Cell:
         changed = []
         for override in self.overrides:
             key, _, value = override.lstrip("+").partition("=")
-            if key.startswith(f"{group}.") and key.split(".")[-1] not in _PLACES:
-                changed.append(f"{key.removeprefix(f'{group}.')}={value}")
-            elif group == "budget" and key.partition(".")[0] in _NAMED_BY_BUDGET:
+            place = key.partition("@")[2] or key  # model@threat.proxy.model=resnet20 belongs to the threat
+            if place.split(".")[-1] in _PLACES:
+                continue
+            if place.startswith(f"{group}."):
+                changed.append(f"{place.removeprefix(f'{group}.')}={value}")
+            elif {key, key.partition(".")[0]} & _NAMED_BY.get(group, set()):
                 changed.append(f"{key}={value}")
         return f"[{','.join(sorted(changed))}]" if changed else ""
 

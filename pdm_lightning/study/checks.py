@@ -204,3 +204,22 @@ def built(group: str, spec: Mapping[str, Any]) -> Iterator[None]:
             else f"{group}={spec.get('name', spec.get('_target_'))}"
         )
         raise ValueError(f"{what}: {reason}") from error
+
+
+def caps(config: Mapping[str, Any], attack: Mapping[str, Any]) -> None:
+    """A cap on what an attack has not would cap nothing, and nobody would notice."""
+    name = attack["name"]
+    given = (config["budget"].get("iterations") or {}).get(name, {})
+    if not isinstance(given, Mapping):
+        if "max_iterations" not in attack:
+            raise ValueError(
+                f"budget.iterations.{name}={shown(given)}: attack={name} has no max_iterations: cap a field that it "
+                f"has, as budget.iterations.{name}.<field>=..."
+            )
+        return
+    for key in given:
+        if key not in attack:
+            hint = nearest(key, attack) or ":"
+            raise ValueError(
+                f"budget.iterations.{name}.{key}: attack={name} has no '{key}'{hint} leave it out"
+            )

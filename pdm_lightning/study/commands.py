@@ -19,6 +19,7 @@ from pdm_lightning.report import print_tables, write_report
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.cost import Cost, costs, duration, total
 from pdm_lightning.study.execute import Outcome, execute, preflight, status
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
@@ -46,14 +47,17 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
     plan = make_plan(cells)
     settings = plan.settings
     store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
-    if command == "plan":
-        return _show(plan, store)
     context = Context(store)
+    if command == "plan":
+        return _show(plan, context)
     outcome = Outcome()
     if command == "report":
         outcome.stale = sum(status(store, node) == "stale" for node in plan)
     if command == "run":
         preflight(plan, context)
+        ahead = total(_missing_costs(plan, context).values())
+        if ahead:
+            _say(ahead)
         with _stale_in_one_line():
             outcome = execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
@@ -105,8 +109,15 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int
     return 1 if holes or outcome.failed else 0
 
 
-def _show(plan: Plan, store: Store) -> int:
-    """Print the graph, one line a node, and how many nodes stand how."""
+def _missing_costs(plan: Plan, context: Context) -> dict[str, Cost]:
+    """By key, the costs of the craftings that are not there yet."""
+    kept = ("cached", "stale") if context.store.on_stale == "warn" else ("cached",)
+    crafts = (node for node in plan if node.kind == "craft")
+    return costs((node for node in crafts if status(context.store, node) not in kept), context)
+
+
+def _show(plan: Plan, context: Context) -> int:
+    """Print the graph, one line a node, what crafting will cost, and how many nodes stand how."""
     from rich.table import Table
 
     table = Table(
@@ -114,14 +125,27 @@ def _show(plan: Plan, store: Store) -> int:
     )
     for column in ("stage", "key", "status", "what", "after"):
         table.add_column(column, overflow="fold")
+    ahead = _missing_costs(plan, context)
+    for column in ("passes", "time") if ahead else ():
+        table.add_column(column, justify="right", no_wrap=True)
     counts: dict[str, int] = {}
     for node in plan:
-        state = status(store, node)
+        state = status(context.store, node)
         counts[state] = counts.get(state, 0) + 1
-        table.add_row(node.kind, node.key, state, escape(node.title), " ".join(sorted(node.parents)))
+        after = " ".join(sorted(node.parents))
+        cost = _spoken(ahead[node.key]) if node.key in ahead else ()
+        table.add_row(node.kind, node.key, state, escape(node.title), after, *cost)
     console = _console()
     console.print(table)
+    if ahead:
+        console.print(total(ahead.values()), highlight=False)
     refused = sum(bool(entry.refused) for entry in plan.entries)
     summary: dict[str, Any] = counts | ({"refused cells": refused} if refused else {})
     console.print(", ".join(f"{count} {state}" for state, count in sorted(summary.items())))
     return 0
+
+
+def _spoken(cost: Cost) -> tuple[str, str]:
+    """Passes and time of a crafting, for the table; a question mark where they are unknown."""
+    passes = "?" if cost.passes is None else f"{cost.passes:,}"
+    return passes, "?" if cost.seconds is None else duration(cost.seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store, StoreFull
-from pdm_lightning.study.plan import Node, Plan
+from pdm_lightning.study.plan import Node, Plan, ancestry
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +118,8 @@ def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], No
 def _record(node: Node, error: Exception) -> Failed:
     """Keep the traceback in a file of the logs; the line that people read names the error."""
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    output = next((n.runtime["paths"]["output"] for n in _ancestry(node) if "paths" in n.runtime), "outputs")
+    output = next((n.runtime["paths"]["output"] for n in ancestry(node) if "paths" in n.runtime), "outputs")
     path = Path(output) / "logs" / "failed" / f"{node.kind}-{node.key}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return Failed(node, line, str(path))
-
-
-def _ancestry(node: Node) -> list[Node]:
-    return [node, *(ancestor for parent in node.parents.values() for ancestor in _ancestry(parent))]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from pdm_lightning.report.results import Figure, Row
+from pdm_lightning.report.results import Figure
 from pdm_lightning.stages import craft
-from pdm_lightning.store import Artifact
-from pdm_lightning.study.plan import Entry, Node, Plan
-
-Open = Callable[[Node], Artifact | None]
-Answers = list[tuple[Entry, list[Row]]]
+from pdm_lightning.study.curves import Answers, Open, curves, place, rejection
+from pdm_lightning.study.plan import Entry, Plan
 
 
 def figures(plan: Plan, opened: Open, answers: Answers) -> list[Figure]:
@@ -25,24 +21,18 @@ def figures(plan: Plan, opened: Open, answers: Answers) -> list[Figure]:
     ValueError
         For a figure that does not exist.
     """
-    makers = {"tsne": _tsne, "confusion": _confusion, "curves": lambda *_: _curves(answers)}
+    makers: dict[str, Callable[[], list[Figure]]] = {
+        "tsne": lambda: _tsne(plan, opened),
+        "confusion": lambda: _confusion(plan, opened),
+        "curves": lambda: curves(answers),
+        "rejection": lambda: rejection(answers, opened),
+    }
     made = []
     for name in plan.settings["report"]["figures"]:
         if name not in makers:
             raise ValueError(f"report.figures: {name!r} is unknown: use {', '.join(makers)}")
-        made += makers[name](plan, opened)
+        made += makers[name]()
     return [figure for figure in made if figure.panels]
-
-
-def _title(entry: Entry, *groups: str) -> str:
-    """Data, model and what else tells panels apart, the budget and the seed where they are not the plain ones."""
-    seed = entry.cell.config["seed"]
-    return ", ".join(
-        [
-            *(entry.cell.label(group) for group in ("data", "model", *groups)),
-            *([f"seed {seed}"] if seed else []),
-        ]
-    )
 
 
 def _once(plan: Plan, kind: str) -> list[Entry]:
@@ -67,7 +57,7 @@ def _tsne(plan: Plan, opened: Open) -> list[Figure]:
         arrays, numbers = load_file(artifact.file("tsne.safetensors")), artifact.json("tsne.json")
         panels.append(
             {
-                "title": _title(entry, "defense"),
+                "title": place(entry, "defense"),
                 "points": arrays["points"],
                 "labels": arrays["labels"],
                 "classes": _classes(entry, opened),
@@ -92,47 +82,6 @@ def _confusion(plan: Plan, opened: Open) -> list[Figure]:
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         fooled = (rows["predicted"] != rows["y"]).numpy()
         np.add.at(counts, (rows["y"].numpy()[fooled], rows["predicted"].numpy()[fooled]), 1)
-        panels.append({"title": _title(entry, "defense", "attack"), "counts": counts, "classes": classes})
+        panels.append({"title": place(entry, "defense", "attack"), "counts": counts, "classes": classes})
     caption = "How often an image of a class (row) was taken for another class (column) after the attack."
     return [Figure("confusion", "confusion", "Original against adversarial class", caption, panels)]
-
-
-def _curves(answers: Answers) -> list[Figure]:
-    """Accuracy under attack against eps: one panel a data set and attack, one curve a defence and seed."""
-    series: dict[str, dict[str, list[tuple[float, Row]]]] = {}
-    for entry, rows in answers:
-        config, cell = entry.cell.config, entry.cell
-        row = next((r for r in rows if r.metric == "robust_accuracy" and r.value is not None), None)
-        if row is None or config["attack"].get("eps") is None:
-            continue
-        attack = config["attack"].get("label") or config["attack"]["name"]
-        panel = f"{_title(entry)}, {attack}, budget {cell.name('budget')}"
-        curve = cell.label("defense")
-        series.setdefault(panel, {}).setdefault(curve, []).append((float(config["attack"]["eps"]), row))
-    panels = [
-        {
-            "title": title,
-            "x_label": "eps (L-inf, pixel range 1)",
-            "y_label": "accuracy",
-            "series": [_curve(label, points) for label, points in curves.items()],
-        }
-        for title, curves in series.items()
-    ]
-    notes = sorted(
-        {row.note for points in series.values() for curve in points.values() for _, row in curve if row.note}
-    )
-    caption = " ".join(
-        ["Shaded: 95 % Wilson intervals.", *(f"{note[0].upper()}{note[1:]}." for note in notes)]
-    )
-    return [Figure("curves", "curves", "Accuracy under attack", caption, panels)]
-
-
-def _curve(label: str, points: list[tuple[float, Row]]) -> dict[str, Any]:
-    points = sorted(points, key=lambda point: point[0])
-    return {
-        "label": label,
-        "x": [eps for eps, _ in points],
-        "y": [row.value for _, row in points],
-        "low": [row.ci_low for _, row in points],
-        "high": [row.ci_high for _, row in points],
-    }

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pdm_lightning.data import fingerprint
-from pdm_lightning.stages.build import build_loss
 from pdm_lightning.store import artifact_key
+from pdm_lightning.study import specs
 from pdm_lightning.study.cell import Cell
-from pdm_lightning.threat import check
+from pdm_lightning.threat import check, needs, surrogate_of
 
 # The order in which a study runs: no stage waits for one that comes later.
-WAVES = ("train", "features", "clean", "tsne", "detector", "craft", "score")
-
-# What says where data are or how they are shown, not what they are.
-_NOT_DATA = {"root", "download", "augment", "epochs_paper", "milestones", "pairs", "cache"}
-# What names an attack, not what it does.
-_NOT_ATTACK = {"cost", "lean"}
+WAVES = ("train", "proxy", "features", "clean", "tsne", "detector", "craft", "score", "worst")
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,13 @@ class Node:
         return hash((self.kind, self.key))
 
 
+def ancestry(node: Node) -> Iterator[Node]:
+    """The node's parents, theirs, and so on, each after its own parents; the node itself comes last."""
+    for parent in node.parents.values():
+        yield from ancestry(parent)
+    yield node
+
+
 @dataclass(frozen=True)
 class Entry:
     """A cell and the nodes that answer it; `refused` says why it cannot exist."""
@@ -69,16 +70,40 @@ class Entry:
     refused: str = ""
 
 
+@dataclass(frozen=True)
+class Worst:
+    """All attacks on one model and detector, each image in the hands of the one that harms it most.
+
+    Attributes
+    ----------
+    cell : Cell
+        One of the cells.
+    node : Node
+        The ``worst`` node; its spec holds the ball (``norm``, ``eps``) that the attacks are held to.
+    """
+
+    cell: Cell
+    node: Node
+
+    @property
+    def name(self) -> str:
+        """``worst_linf_0.1``."""
+        return f"worst_{self.node.spec['norm']}_{self.node.spec['eps']:g}"
+
+
 @dataclass
 class Plan:
     """All entries of a study and the union of their nodes."""
 
     entries: list[Entry]
+    worst: list[Worst] = field(default_factory=list)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
-        unique = {node.key: node for entry in self.entries for node in entry.nodes.values()}
+        asked = [node for entry in self.entries for node in entry.nodes.values()]
+        asked += [worst.node for worst in self.worst]
+        unique = {node.key: node for one in asked for node in ancestry(one)}
         return sorted(unique.values(), key=lambda node: WAVES.index(node.kind))
 
     @property
@@ -104,7 +129,7 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     _check_names(entries)
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
-    return Plan(entries)
+    return Plan(entries, list(planner.worst(entries)))
 
 
 def _check_names(entries: list[Entry]) -> None:
@@ -125,7 +150,7 @@ class _Planner:
 
     def __init__(self) -> None:
         self.known: dict[str, Node] = {}
-        self.fingerprints: dict[str, str] = {}
+        self.prints: dict[str, str] = {}
 
     def node(
         self, kind: str, spec: dict[str, Any], title: str, runtime: dict[str, Any], **parents: Node
@@ -140,8 +165,10 @@ class _Planner:
         runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
         logger = {"logger": config["logger"], "group": config["name"]}
         segment = {"segment": config["budget"]["train"]["segment"]}
-        train = self.node("train", self.train_spec(config), model_title, runtime | logger | segment)
-        features = self.node("features", features_spec(config), model_title, runtime, train=train)
+        train = self.node(
+            "train", specs.train_spec(config, self.prints), model_title, runtime | logger | segment
+        )
+        features = self.node("features", specs.features_spec(config), model_title, runtime, train=train)
         nodes = {"train": train, "features": features}
         nodes["clean"] = self.node("clean", {}, model_title, {}, features=features)
         if "tsne" in config["report"]["figures"]:
@@ -152,77 +179,65 @@ class _Planner:
 
     def attacked(self, cell: Cell, nodes: dict[str, Node], title: str, runtime: dict[str, Any]) -> Entry:
         config = cell.config
-        refused = check(config["attack"], config["threat"])
+        refused = check(config["attack"], config["threat"], config["detector"])
         if refused:
             return Entry(cell, nodes, refused=refused)
-        train, features = nodes["train"], nodes["features"]
-        spec, note = craft_spec(config)
-        if not config["threat"]["_target_"].endswith(".GrayBox"):  # other hands may get other gradients
-            spec["threat"] = _settings(config["threat"])
+        spec, note = specs.craft_spec(config)
         batch = dict(config["craft"]) | {"threat": config["threat"]}
-        scores = _settings(config["detector"])
-        detector = self.node("detector", scores, f"{title} {cell.name('detector')}", {}, features=features)
-        title = f"{title} {cell.name('attack')}"
-        craft = self.node("craft", spec, title, runtime | batch, train=train, features=features)
-        score = self.node("score", dict(config["evaluate"]), title, {}, craft=craft, detector=detector)
-        return Entry(cell, nodes | {"craft": craft, "detector": detector, "score": score}, note)
+        scores, watcher = specs.detector_spec(config), cell.name("detector")
+        detector = self.node("detector", scores, f"{title} {watcher}", {}, features=nodes["features"])
+        held = self.surrogate(cell, nodes["train"], title, runtime)
+        parents = {"train": nodes["train"], "features": nodes["features"], **held}
+        if "detector" in needs(config["attack"]):
+            seen = held.get("surrogate_features", nodes["features"])
+            parents["detector"] = self.node("detector", scores, f"{seen.title} {watcher}", {}, features=seen)
+            spec["aim"] = specs.aim_spec(config)
+        title = f"{title} {cell.name('attack')}" + (f" {cell.name('threat')}" if held else "")
+        craft = self.node("craft", spec, title, runtime | batch, **parents)
+        judges = {"detector": detector}
+        if held:  # who is asked what the surrogate makes of the clean images
+            judges["surrogate_features"] = held["surrogate_features"]
+        score = self.node("score", specs.score_spec(config), title, {}, craft=craft, **judges)
+        return Entry(cell, nodes | held | {"craft": craft, "detector": detector, "score": score}, note)
 
-    def train_spec(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Everything that a training depends on; unused loss terms do not count."""
-        defense = _settings(config["defense"])
-        defense["term"] = {name: defense["term"][name] for name in defense["use"] if name in defense["term"]}
-        if config["data"].get("pairs", "auto") == "always":
-            defense["pairs"] = "always"
-        defense["pairs"] = (
-            "always" if defense["pairs"] == "always" or build_loss(defense).needs_pairs else "auto"
-        )
-        if defense["pairs"] == "auto":  # single images: how pairs would be made does not matter
-            defense = {key: value for key, value in defense.items() if key not in ("q", "forward")}
-        return {
-            "data": self.data_spec(config["data"]),
-            "augment": config["data"].get("augment"),
-            "model": _settings(config["model"]),
-            "defense": defense,
-            "optimizer": _settings(config["optimizer"]),
-            "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
-            "seed": config["seed"],
-        }
+    def surrogate(self, cell: Cell, train: Node, title: str, runtime: dict[str, Any]) -> dict[str, Node]:
+        """The model that the adversary works on where it is not the target's, and its features."""
+        config, threat = cell.config, cell.config["threat"]
+        kind = surrogate_of(threat)
+        if not kind:
+            return {}
+        logger = {"logger": config["logger"], "group": config["name"]}
+        runtime = runtime | logger | {"segment": config["budget"]["train"]["segment"]}
+        if kind == "proxy":
+            model = self.node(
+                "proxy", specs.proxy_spec(config, self.prints), f"proxy of {title}", runtime, train=train
+            )
+        else:
+            own = config | {
+                "defense": threat["own"]["defense"],
+                "seed": config["seed"] + threat["own"]["seed"],
+            }
+            named = [cell.name("data"), cell.name("model"), own["defense"]["name"], f"seed={own['seed']}"]
+            model = self.node("train", specs.train_spec(own, self.prints), " ".join(named), runtime)
+        features = self.node("features", specs.features_spec(config), model.title, runtime, train=model)
+        return {"surrogate": model, "surrogate_features": features}
 
-    def data_spec(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The data set's identity: for an image folder a hash of what lies in it, not where it lies."""
-        spec = _settings(data, _NOT_DATA)
-        place = json.dumps(data, sort_keys=True)
-        if place not in self.fingerprints:
-            self.fingerprints[place] = fingerprint(data)
-        return spec | {"fingerprint": self.fingerprints[place]}
-
-
-def _settings(option: Mapping[str, Any], others: Container[str] = ()) -> dict[str, Any]:
-    """An option of a group without what names or shows it, and without some others of its keys."""
-    return {key: value for key, value in option.items() if key not in ("name", "label") and key not in others}
-
-
-def features_spec(config: dict[str, Any]) -> dict[str, Any]:
-    """Which clean images are embedded."""
-    return dict(config["features"])
-
-
-def craft_spec(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """What an attack's output depends on, and how the budget capped it.
-
-    Returns
-    -------
-    spec : dict
-        The attack's own parameters, the number of images, the seed.
-    note : str
-        How the iterations were capped, or ``""``. Whether the number of images is a cap shows only with the data.
-    """
-    attack, budget = dict(config["attack"]), config["budget"]
-    spec = _settings(attack, _NOT_ATTACK)
-    images = budget["images"].get(attack.get("cost", "medium"))
-    note = ""
-    cap = (budget.get("iterations") or {}).get(attack["name"])
-    if cap is not None and cap < spec.get("max_iterations", cap):
-        note = f"{cap} of {spec['max_iterations']} iterations"
-        spec["max_iterations"] = cap
-    return {"attack": spec, "images": images, "seed": config["seed"]}, note
+    def worst(self, entries: list[Entry]) -> Iterator[Worst]:
+        """One node for each model, detector and ball that an attack of the study declares."""
+        groups: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            if "score" in entry.nodes and entry.cell.config["evaluate"]["worst_case"]:
+                place = (entry.nodes["detector"].key, json.dumps(entry.nodes["score"].spec, sort_keys=True))
+                groups.setdefault(place, []).append(entry)
+        for group in groups.values():
+            found = {entry.nodes["score"].key: entry.nodes["score"] for entry in group}
+            scores = sorted(
+                found.values(), key=lambda score: score.key
+            )  # in whatever order they were asked for
+            attacks = [entry.cell.config["attack"] for entry in group]
+            balls = {(a.get("norm", "linf"), float(a["eps"])) for a in attacks if a.get("eps")}
+            for norm, eps in sorted(balls) if len(scores) > 1 else ():
+                spec = {"norm": norm, "eps": eps, "min_n": group[0].cell.config["evaluate"]["min_n"]}
+                parents = {f"score{number:02d}": score for number, score in enumerate(scores)}
+                title = f"{group[0].nodes['detector'].title} {norm} {eps:g}"
+                yield Worst(group[0].cell, self.node("worst", spec, title, {}, **parents))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from pdm_lightning.report.results import Failure, Row, StudyResult
@@ -11,11 +12,12 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
-from pdm_lightning.study.plan import Entry, Node, Plan
+from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 
 CLEAN = ("accuracy", "dbi", "cluster_variance", "cluster_distance")
 TRAINED = ("val_accuracy", "seconds", "images_seen", "collapsed")
 _NAMES = ("data", "model", "defense", "seed", "budget", "threat", "attack", "detector", "bandwidth", "metric")
+BALLS = {"linf": "L-inf", "l2": "L2"}
 ATTACKED = (
     "auc",
     "auc_all",
@@ -34,12 +36,13 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     """Read what is stored; what failed or is missing becomes a row that says so."""
     reader = _Reader(context, outcome)
     answers = [(entry, list(reader.rows(entry))) for entry in plan.entries]
+    rows = [row for _, found in answers for row in found]
     settings = plan.settings
     return StudyResult(
         name=settings["name"],
         title=settings["title"] or settings["name"],
         description=settings["description"],
-        rows=_distinct(row for _, rows in answers for row in rows),
+        rows=_distinct([*rows, *reader.worst(plan.worst, {row.artifact: row.note for row in rows})]),
         figures=figures(plan, reader.artifact, answers),
         tables=list(settings["report"]["tables"]),
         labels=_labels(plan),
@@ -92,12 +95,7 @@ class _Reader:
         yield from self._clean(entry, common, trained, note)
         if config["attack"]["name"] == "none":
             return
-        attacked = common | {
-            "threat": entry.cell.name("threat"),
-            "attack": entry.cell.name("attack"),
-            "detector": entry.cell.name("detector"),
-            "bandwidth": config["detector"].get("bandwidth", ""),
-        }
+        attacked = common | _attack_names(entry)
         if entry.refused:
             yield Row(**attacked, metric="auc", status="refused", note=entry.refused)
             return
@@ -145,8 +143,61 @@ class _Reader:
         notes = [*_caps(entry, counts), note]
         common |= {"n_attacked": counts["attacked"], "note": "; ".join(part for part in notes if part)}
         measured = score.json("score.json")
-        for metric in ATTACKED:
+        others = [name for name in measured if name not in (*ATTACKED, "thresholds", "candidates")]
+        for metric in (*ATTACKED, *others):
             yield _row(common, metric, measured[metric])
+        yield from self._agreement(entry, common)
+
+    def _agreement(self, entry: Entry, common: dict[str, Any]) -> Iterator[Row]:
+        """How often a distilled proxy and its target agree on validation images."""
+        node = entry.nodes.get("surrogate")
+        artifact = self.artifact(node) if node is not None and node.kind == "proxy" else None
+        if node is not None and artifact is not None:
+            found = artifact.json("proxy.json")
+            place = {"artifact": node.key, "attack": "none", "n_attacked": None, "note": ""}
+            measured = {"value": found["agreement"], "n": found["images"]}
+            yield _row(common | place, "proxy_agreement", measured)
+
+    def worst(self, runs: Iterable[Worst], notes: dict[str, str]) -> Iterator[Row]:
+        """Each image in the hands of the attack that harms it most; the caps of the attacks are its caps.
+
+        Parameters
+        ----------
+        runs : iterable of Worst
+        notes : dict of str to str
+            Of the rows, by the key of their ``score`` artifact.
+        """
+        for worst in runs:
+            cell, artifact = worst.cell, self.artifact(worst.node)
+            names = {group: cell.name(group) for group in ("data", "model", "defense", "budget", "detector")}
+            common = names | {"seed": cell.config["seed"], "threat": "worst_case", "attack": worst.name}
+            common |= {"bandwidth": bandwidth(cell.config["detector"]), "artifact": worst.node.key}
+            if artifact is None:
+                for fpr in cell.config["evaluate"]["fpr"]:
+                    yield Row(**common, metric=f"joint_success@{fpr:g}", status=self._status(worst.node))
+                continue
+            told = [
+                part
+                for parent in worst.node.parents.values()
+                for part in notes.get(parent.key, "").split("; ")
+            ]
+            told = [part for part in dict.fromkeys(told) if part and part != "declared lean"]
+            measured = artifact.json("worst.json")
+            for metric in (name for name in measured if "@" in name):
+                row = _row(common, metric, measured[metric])
+                note = "; ".join([*told, f"{measured['attacks']} attacks"])
+                yield replace(row, n_attacked=measured["images"], note=note)
+
+
+def _attack_names(entry: Entry) -> dict[str, Any]:
+    names = {group: entry.cell.name(group) for group in ("threat", "attack", "detector")}
+    return names | {"bandwidth": bandwidth(entry.cell.config["detector"])}
+
+
+def bandwidth(detector: dict[str, Any]) -> str | float:
+    """The bandwidth rule or number of a detector's configuration, as ``validation x0.5`` where it is scaled."""
+    rule, scale = detector.get("bandwidth", ""), float(detector.get("bandwidth_scale", 1.0))
+    return rule if scale == 1 else f"{rule} x{scale:g}"
 
 
 def _caps(entry: Entry, counts: dict[str, Any]) -> list[str]:
@@ -179,6 +230,9 @@ def _labels(plan: Plan) -> dict[str, dict[str, str]]:
     for entry in plan.entries:
         for group in ("data", "model", "defense", "attack", "threat", "detector", "budget"):
             labels.setdefault(group, {})[entry.cell.name(group)] = entry.cell.label(group)
+    for worst in plan.worst:
+        ball = f"{BALLS.get(worst.node.spec['norm'], worst.node.spec['norm'])} <= {worst.node.spec['eps']:g}"
+        labels["attack"][worst.name] = f"Worst case, {ball}"
     return labels
 
 

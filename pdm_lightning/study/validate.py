@@ -14,7 +14,7 @@ from torch import nn
 from pdm_lightning.data.sources import check_channels, pair
 from pdm_lightning.devices import pick_device
 from pdm_lightning.optimization import lr_factor, make_optimizer
-from pdm_lightning.report.results import FIGURE_KINDS, TABLES
+from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
@@ -23,6 +23,7 @@ from pdm_lightning.study.checks import (
     arguments,
     at,
     built,
+    caps,
     check_number,
     choice,
     flag,
@@ -32,6 +33,7 @@ from pdm_lightning.study.checks import (
     text,
     words,
 )
+from pdm_lightning.threat import surrogate_of
 from pdm_lightning.tracking import MODES, wandb_mode
 
 Config = dict[str, Any]
@@ -62,13 +64,26 @@ def _study(config: Config) -> None:
     flag(config, "craft.fold")
     number(config, "evaluate.bootstrap", 1)
     number(config, "evaluate.min_n", 1)
+    flag(config, "evaluate.worst_case")
+    _rates(config)
+    choice(config, "craft.limits", ("validation", "loo"))
     number(config, "tsne.points", 10)
     number(config, "tsne.perplexity", 1, whole=False)
 
 
+def _rates(config: Config) -> None:
+    rates = at(config, "evaluate.fpr")
+    if not isinstance(rates, list):
+        raise ValueError(f"evaluate.fpr={shown(rates)}: a list of rates needed, as '[0.01,0.05]'")
+    for key, rate in [("craft.fpr", at(config, "craft.fpr")), *(("evaluate.fpr", rate) for rate in rates)]:
+        check_number(key, rate, 0, 1, whole=False, above=True)
+        if rate == 1:
+            raise ValueError(f"{key}=1: a rate below 1 needed, such as 0.05")
+
+
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
-    words(config, "report.figures", FIGURE_KINDS)
+    words(config, "report.figures", FIGURES)
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
@@ -107,8 +122,10 @@ def _budget(config: Config) -> None:
         raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
     for cost in _mapping(config, "budget.images"):
         number(config, f"budget.images.{cost}", 1, optional=True)
-    for name in _mapping(config, "budget.iterations") if config["budget"].get("iterations") else ():
-        number(config, f"budget.iterations.{name}", 1)
+    caps = _mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
+    for name, cap in caps.items():
+        for key in [f"{name}.{field}" for field in cap] if isinstance(cap, Mapping) else [name]:
+            number(config, f"budget.iterations.{key}", 1)
 
 
 def _mapping(config: Config, key: str) -> Mapping[str, Any]:
@@ -146,13 +163,13 @@ def _present(config: Config, key: str, check: Callable[..., None], *details: Any
     check(config, key, *details, **more)
 
 
-def _model(config: Config) -> None:
+def _model(config: Config, place: str = "model") -> None:
     """Build a model of this project; any other one may be large, or need the data's own classes and channels."""
-    model = _mapping(config, "model")
-    text(config, "model.name")
-    arguments("model", model, ("embedding", "mean", "std"), ("in_channels", "num_classes"))
+    model = _mapping(config, place)
+    text(config, f"{place}.name")
+    arguments(place, model, ("embedding", "mean", "std"), ("in_channels", "num_classes"))
     if str(model["_target_"]).startswith("pdm_lightning."):
-        with built("model", model), torch.random.fork_rng(devices=[]):
+        with built(place, model), torch.random.fork_rng(devices=[]):
             build_classifier({"model": model, "defense": {}}, num_classes=10, in_channels=3)
 
 
@@ -169,6 +186,7 @@ def _attack(config: Config) -> None:
     cost, known = attack.get("cost", "medium"), _mapping(config, "budget.images")
     if cost not in known:
         raise ValueError(f"attack.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
+    caps(config, attack)
 
 
 def _detector(config: Config) -> None:
@@ -183,6 +201,17 @@ def _detector(config: Config) -> None:
 
 def _threat(config: Config) -> None:
     _plain(config, "threat", "grants", "pdm_lightning.threat.ThreatModel")
+    surrogate = surrogate_of(config["threat"])
+    if surrogate == "proxy":
+        proxy = _mapping(config, "threat.proxy")
+        _model(config, "threat.proxy.model")
+        term = {key: value for key, value in proxy.items() if key != "model"}
+        with built("threat.proxy", term):
+            instantiate({"_target_": "pdm_lightning.losses.Distillation", **term})
+    if surrogate == "model":
+        _mapping(config, "threat.own")
+        number(config, "threat.own.seed", 0)
+        _defense(config, "threat.own.defense")
 
 
 def _plain(config: Config, group: str, attribute: str, base: str) -> None:
@@ -191,26 +220,28 @@ def _plain(config: Config, group: str, attribute: str, base: str) -> None:
     has(group, option, attribute, base)
     arguments(group, option)
     with built(group, option):
-        instantiate({key: value for key, value in option.items() if key not in ("name", "label")})
+        # what an option holds in store for others (a proxy's model) is not built with it
+        settings = {key: value for key, value in option.items() if key not in ("name", "label")}
+        instantiate(settings, _recursive_=False)
 
 
-def _defense(config: Config) -> None:
-    defense = _mapping(config, "defense")
-    text(config, "defense.name")
-    words(config, "defense.use", _mapping(config, "defense.term"))
+def _defense(config: Config, place: str = "defense") -> None:
+    defense = _mapping(config, place)
+    text(config, f"{place}.name")
+    words(config, f"{place}.use", _mapping(config, f"{place}.term"))
     if not defense["use"]:
-        raise ValueError(f"defense.use=[]: use some of {', '.join(defense['term'])}")
-    number(config, "defense.q", 0, 1, whole=False)
-    choice(config, "defense.readout", ("direct", "reverse"))
-    choice(config, "defense.pairs", ("auto", "always"))
-    choice(config, "defense.forward", ("concatenated", "separate"))
+        raise ValueError(f"{place}.use=[]: use some of {', '.join(defense['term'])}")
+    number(config, f"{place}.q", 0, 1, whole=False)
+    choice(config, f"{place}.readout", ("direct", "reverse"))
+    choice(config, f"{place}.pairs", ("auto", "always"))
+    choice(config, f"{place}.forward", ("concatenated", "separate"))
     for name in defense["use"]:
-        term = _mapping(config, f"defense.term.{name}")
-        number(config, f"defense.term.{name}.weight", 0, whole=False)
-        arguments(f"defense.term.{name}", term, ("weight",))
-        with built(f"defense.term.{name}", term):
+        term = _mapping(config, f"{place}.term.{name}")
+        number(config, f"{place}.term.{name}.weight", 0, whole=False)
+        arguments(f"{place}.term.{name}", term, ("weight",))
+        with built(f"{place}.term.{name}", term):
             instantiate({key: value for key, value in term.items() if key != "weight"})
-    with built("defense", {"name": defense["name"], "readout": defense["readout"]}):
+    with built(place, {"name": defense["name"], "readout": defense["readout"]}):
         build_loss(defense)
 
 

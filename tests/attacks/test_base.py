@@ -162,7 +162,7 @@ def test_frozen_reaches_the_module_and_restores_it_after_an_error(reach: str) ->
 def test_an_attack_that_fails_midway_restores_the_model() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 3))
 
-    def full(done: int, total: int) -> None:
+    def full(done: int, total: int, active: int = 0) -> None:
         raise OSError("no space left on the terminal")
 
     with pytest.raises(OSError, match="no space"):

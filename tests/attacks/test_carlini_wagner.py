@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks import CarliniWagner
-from attacks.carlini_wagner import SMOOTHING, _Walk
 from attacks.objectives import margin
+from attacks.penalty import SMOOTHING, _Walk
 
 
 @pytest.mark.parametrize("confidence", [0.0, 2.0])
@@ -165,7 +165,7 @@ def test_images_already_misclassified_cost_no_distance(trained: nn.Module, image
 def test_adam_equals_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, 1, 3, 3, generator=generator, dtype=torch.float64)
-    walk = _Walk(x, torch.arange(2), torch.ones(2, dtype=torch.float64))
+    walk = _Walk(x, x, torch.arange(2), torch.ones(2, dtype=torch.float64))
     parameter = nn.Parameter(walk.w.clone())
     optimizer = torch.optim.Adam([parameter], lr=0.03)
     for _ in range(20):

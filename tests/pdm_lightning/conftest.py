@@ -1,9 +1,10 @@
-"""A tiny training that several test files look at."""
+"""A tiny training and a small study of threat models that several test files look at."""
 
 from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,3 +15,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     runpy.run_path(str(Path(__file__).with_name("tiny_training.py")))["run"](folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def threat_study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished study under every threat model; see ``threat_study.py``."""
+    run = runpy.run_path(str(Path(__file__).with_name("threat_study.py")))["run"]
+    return run(tmp_path_factory.mktemp("threats"))

@@ -13,6 +13,8 @@ import pytest
 from pdm_lightning.cli import main
 from pdm_lightning.completion import candidates, complete, script
 
+THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "white_box")]
+
 
 @pytest.mark.parametrize(
     ("line", "expected"),
@@ -22,7 +24,7 @@ from pdm_lightning.completion import candidates, complete, script
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
         ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),
-        ("pdml plan experiment=table", ["experiment=table1", "experiment=table2"]),
+        ("pdml plan experiment=table", [f"experiment=table{n}" for n in (1, 2, 3, 4)]),
         ("pdml report attack.e", ["attack.eps="]),
         ("pdml run attack=cw attack.conf", ["attack.confidence="]),
         ("pdml run budget.train.s", ["budget.train.segment=", "budget.train.steps="]),
@@ -33,8 +35,8 @@ from pdm_lightning.completion import candidates, complete, script
         ("pdml run -m defense=ce,pdm_p", ["defense=ce,pdm_printed"]),
         ("pdml run -m defense=ce,pdm attack.e", ["attack.eps="]),
         ("pdml run attack=unknown detector=", ["detector=kde"]),
-        ('pdml run title="a b" threat=', ["threat=gray_box"]),
-        ('pdml run title="a threat=', ["threat=gray_box"]),
+        ('pdml run title="a b" threat=', THREATS),
+        ('pdml run title="a threat=', THREATS),
         ("pdml run --multi", ["--multirun"]),
         ("pdml run --cfg ", ["job", "hydra", "all"]),
         ("pdml run defense=zzz", []),
@@ -64,7 +66,7 @@ def test_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "my" / "attack" / "mine.yaml").write_text("name: mine\nstrength: 1\n")
     monkeypatch.chdir(tmp_path)
     assert candidates("pdml run --config-dir m") == ["my/"]
-    assert candidates("pdml run --config-dir my attack=m") == ["attack=mine"]
+    assert candidates("pdml run --config-dir my attack=mine") == ["attack=mine"]
     assert candidates("pdml run --config-dir my attack=mine attack.s") == ["attack.strength="]
 
 
@@ -140,7 +142,9 @@ def test_bash_asks_for_the_part_before_the_cursor(environment: dict[str, str]) -
         'source "$BIN/script.bash"; COMP_LINE="pdml run threat= attack=cw"; COMP_POINT=16; '
         'COMP_WORDS=(pdml run threat = attack = cw); COMP_CWORD=3; _pdml_complete; echo "${COMPREPLY[@]}"'
     )
-    assert answer(environment, "bash", "--norc", "-c", code) == ["gray_box"]
+    assert answer(environment, "bash", "--norc", "-c", code) == [
+        threat.removeprefix("threat=") for threat in THREATS
+    ]
     registered = answer(environment, "bash", "--norc", "-c", 'source "$BIN/script.bash"; complete -p pdml')
     assert registered == ["complete", "-F", "_pdml_complete", "pdml"]
 

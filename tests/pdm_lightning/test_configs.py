@@ -21,6 +21,7 @@ from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.validate import validate
 from pdm_lightning.study.words import conf_dir
+from pdm_lightning.threat import check
 
 CONF = conf_dir()
 FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
@@ -40,6 +41,11 @@ FROM_ELSEWHERE = {"model": {"in_channels"}, "optimizer": {"params"}}
 def composed(group: str, name: str) -> Cell:
     (cell,) = ask("plan", [f"{group}={name}"])
     return cell
+
+
+@cache
+def cells_of(experiment: str) -> list[Cell]:
+    return ask("plan", [f"experiment={experiment}"])
 
 
 def bind(group: str, spec: Mapping[str, Any]) -> None:
@@ -89,11 +95,31 @@ def test_options_are_valid(group: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_has_the_cells_of_its_axes(name: str) -> None:
-    params = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    cells = ask("plan", [f"experiment={name}"])
-    assert len(cells) == prod(len(str(values).split(",")) for values in params.values())
+    sweeper = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
+    grids = [sweeper["params"] | more for more in [{}, *sweeper.get("also", [])]]
+    cells = cells_of(name)
+    assert len(cells) == sum(prod(len(str(v).split(",")) for v in grid.values()) for grid in grids)
     assert {cell.config["name"] for cell in cells} == {name}
+    assert len({cell.names() for cell in cells}) == len(cells)
     validate(cells)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_asks_for_what_its_threat_model_withholds(name: str) -> None:
+    refusals = {
+        check(*(cell.config[part] for part in ("attack", "threat", "detector"))) for cell in cells_of(name)
+    }
+    assert refusals == {""}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_commands_in_an_experiment_s_comments_can_be_typed(name: str) -> None:
+    """``pdml run experiment=... word word`` at its head."""
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    commands = re.findall(r"^# pdml run (experiment=\S+(?: [\w.@]+=\S+)+)", text, flags=re.MULTILINE)
+    assert commands or name == "quickstart"
+    for command in commands:
+        assert ask("plan", command.split(" "))
 
 
 @pytest.mark.parametrize("group", ["attack", "data", "model", "optimizer"])

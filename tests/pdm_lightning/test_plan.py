@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pdm_lightning.study import plan as planning
+from pdm_lightning.study import specs
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import WAVES, make_plan
@@ -45,6 +45,10 @@ def keys(cell: Cell, **changes: Any) -> dict[str, str]:
         ("trainer.threads", 1),
         ("craft.batch_size", 7),
         ("craft.fold", False),
+        ("craft.fpr", 0.2),  # no attack of this cell knows a detector
+        ("craft.limits", "loo"),
+        ("budget.aim", "all"),
+        ("evaluate.worst_case", True),
         ("logger.name", "wandb"),
         ("budget.name", "other"),
         ("budget.train.segment", 7),
@@ -73,12 +77,13 @@ def test_places_and_names_are_not_in_any_key(cell: Cell, key: str, value: Any) -
         ("budget.iterations.cw_hc", 7, "craft"),
         ("evaluate.bootstrap", 7, "score"),
         ("evaluate.min_n", 7, "score"),
+        ("evaluate.fpr", [0.1], "score"),
     ],
 )
 def test_what_a_result_depends_on_is_in_its_key(cell: Cell, key: str, value: Any, first: str) -> None:
     """A change reaches the named stage and what follows from it, and nothing else."""
     follows = {
-        "train": set(WAVES) - {"tsne"},
+        "train": set(WAVES) - {"tsne", "proxy", "worst"},
         "features": {"features", "clean", "detector", "craft", "score"},
         "detector": {"detector", "score"},
         "craft": {"craft", "score"},
@@ -89,12 +94,92 @@ def test_what_a_result_depends_on_is_in_its_key(cell: Cell, key: str, value: Any
 
 
 def test_caps_are_named(cell: Cell) -> None:
-    spec, note = planning.craft_spec(cell.config)
-    assert (spec["attack"]["max_iterations"], spec["images"]) == (50, 60)
+    spec, note = specs.craft_spec(cell.config)
+    images = cell.config["budget"]["images"]
+    assert images["heavy"] < images["cheap"]
+    assert (spec["attack"]["max_iterations"], spec["images"]) == (50, images["heavy"])
     assert note == "50 of 1000 iterations"
     uncapped = cell.config | {"budget": cell.config["budget"] | {"iterations": {}}}
-    spec, note = planning.craft_spec(uncapped)
+    spec, note = specs.craft_spec(uncapped)
     assert (spec["attack"]["max_iterations"], note) == (1000, "")
+
+
+def test_a_cap_names_the_fields_that_it_holds(cell: Cell) -> None:
+    """Two stages of one attack, each with a cap of its own."""
+    (white,) = ask("plan", ["budget=smoke", "threat=white_box", "attack=cw_wb"])
+    spec, note = specs.craft_spec(white.config)
+    assert (spec["attack"]["stage1_iterations"], spec["attack"]["stage2_iterations"]) == (100, 100)
+    assert spec["attack"]["binary_search_steps"] == 3
+    assert note == "100 of 5000 stage1 iterations, 100 of 10000 stage2 iterations"
+    stages = {"stage1_iterations": 500, "stage2_iterations": 20_000}
+    capped = white.config | {"budget": white.config["budget"] | {"iterations": {"cw_wb": stages}}}
+    spec, note = specs.craft_spec(capped)
+    assert (spec["attack"]["stage1_iterations"], spec["attack"]["stage2_iterations"]) == (500, 10_000)
+    assert note == "500 of 5000 stage1 iterations"
+    # written on one line, so that no cap of another attack touches this one
+    assert specs.craft_spec(cell.config)[1] == "50 of 1000 iterations"
+
+
+@pytest.mark.parametrize(
+    ("budget", "caps", "aim"),
+    [
+        ("smoke", (100, 100), "runner_up"),
+        ("cpu", (500, 1000), "runner_up"),
+        ("lab", (5000, 10_000), "all"),
+        ("paper", (5000, 10_000), "all"),
+    ],
+)
+def test_what_each_budget_leaves_of_the_white_box(budget: str, caps: tuple[int, int], aim: str) -> None:
+    (white,) = ask("plan", [f"budget={budget}", "threat=white_box", "attack=cw_wb"])
+    spec, note = specs.craft_spec(white.config)
+    assert (spec["attack"]["stage1_iterations"], spec["attack"]["stage2_iterations"]) == caps
+    assert spec["attack"]["aim"] == aim
+    assert bool(note) == (budget in ("smoke", "cpu"))
+
+
+def threatened(*words: str) -> dict[str, Any]:
+    (cell,) = ask("plan", ["budget=smoke", *words])
+    return make_plan([cell]).entries[0].nodes
+
+
+def test_an_attack_that_asks_for_no_detector_is_one_node_under_gray_and_white_box() -> None:
+    """What the threat model grants and the attack does not use changes nothing; another model's weights do."""
+    gray, white, black, transfer = (
+        threatened("attack=fgsm_010", f"threat={name}")
+        for name in ("gray_box", "white_box", "black_box", "transfer")
+    )
+    assert gray["craft"].key == white["craft"].key
+    assert gray["score"].key == white["score"].key
+    assert gray["craft"].spec == white["craft"].spec == black["craft"].spec
+    assert len({nodes["craft"].key for nodes in (gray, black, transfer)}) == 3
+    assert len({nodes["score"].key for nodes in (gray, black, transfer)}) == 3
+    for nodes in (white, black, transfer):
+        assert nodes["train"].key == gray["train"].key
+        assert nodes["detector"].key == gray["detector"].key
+    assert set(gray["craft"].parents) == {"train", "features"}
+    assert set(black["craft"].parents) == {"train", "features", "surrogate", "surrogate_features"}
+
+
+def test_an_attack_that_asks_for_the_detector_follows_from_it_and_from_the_alarm_planned_for() -> None:
+    before = threatened("attack=cw_wb", "threat=white_box")
+    assert before["craft"].parents["detector"] is before["detector"]
+    assert before["craft"].spec["aim"] == {"fpr": 0.05, "limits": "validation"}
+    for word in ("craft.fpr=0.01", "craft.limits=loo", "detector.bandwidth=loo", "attack.clean_quantile=0.9"):
+        after = threatened("attack=cw_wb", "threat=white_box", word)
+        assert after["craft"].key != before["craft"].key, word
+        assert after["features"].key == before["features"].key
+    same = threatened("attack=cw_wb", "threat=white_box", "evaluate.fpr=[0.2]")
+    assert same["craft"].key == before["craft"].key
+    assert same["score"].key != before["score"].key
+
+
+def test_a_threat_model_of_the_user_s_own_is_in_the_key(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    import attacks
+    from pdm_lightning.threat import GrayBox
+
+    monkeypatch.setattr(attacks, "MyBox", type("MyBox", (GrayBox,), {"name": "mine"}), raising=False)
+    mine = {"name": "mine", "_target_": "attacks.MyBox"}
+    assert keys(cell, threat=mine)["craft"] != keys(cell)["craft"]
 
 
 def test_what_a_threat_model_withholds_is_refused(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +239,18 @@ def test_two_cells_never_share_a_row(cell: Cell) -> None:
     ):
         make_plan(cells)
     assert make_plan([cells[0], cells[0]]).nodes
+
+
+def test_what_an_attacker_plans_for_and_its_proxy_are_in_a_name() -> None:
+    """Two proxies, or two alarms planned for, are two rows."""
+    words = ["-m", "threat=black_box", "attack=cw_wb", "model@threat.proxy.model=resnet8,resnet14"]
+    plan = make_plan(ask("plan", words))
+    assert [entry.cell.name("threat") for entry in plan.entries] == [
+        "black_box[proxy.model=resnet8]",
+        "black_box[proxy.model=resnet14]",
+    ]
+    plan = make_plan(ask("plan", ["-m", "threat=white_box", "attack=cw_wb", "craft.fpr=0.01,0.05"]))
+    assert [entry.cell.name("attack") for entry in plan.entries] == [
+        "cw_wb[craft.fpr=0.01]",
+        "cw_wb[craft.fpr=0.05]",
+    ]

@@ -34,6 +34,14 @@ BORROWED = {
     "craft": {"pdm_lightning.stages.features", "pdm_lightning.losses", "detection"},
     "score": {"pdm_lightning.stages.craft", "pdm_lightning.stages.context", "pdm_lightning.stages.features"},
     "train": set(),
+    "proxy": set(),
+    "worst": {
+        "detection.distortion",
+        "pdm_lightning.stages.context",
+        "pdm_lightning.stages.craft",
+        "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.features",
+    },
     "features": {"pdm_lightning.losses", "detection"},
 }
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pdm_lightning.report import Failure, Figure, Row, StudyResult
+from pdm_lightning.report import Failure, Figure, Row, StudyResult, build_tables
+from pdm_lightning.report.tables import Table
 
 WHERE = {"model": "resnet8", "budget": "toy", "seed": 0}
 SCORED = {**WHERE, "threat": "gray_box", "detector": "kde", "bandwidth": "validation"}
@@ -82,7 +83,15 @@ def full_study() -> StudyResult:
     return study(rows, figures=figures(), failures=[failure], notes=["a note"], command="pdml run")
 
 
+def tables(rows: list[Row], kind: str = "") -> list[Table]:
+    """The tables of attackers who know of the detector, all or those of one kind."""
+    made = build_tables(study(rows, tables=["white_box", "black_box", "joint"]))
+    return [table for table in made if kind in ("", table.kind)]
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """Builders of rows and studies."""
-    return SimpleNamespace(accuracy=accuracy, auc=auc, figures=figures, study=study, full_study=full_study)
+    return SimpleNamespace(
+        accuracy=accuracy, auc=auc, figures=figures, study=study, full_study=full_study, tables=tables
+    )

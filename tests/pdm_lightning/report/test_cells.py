@@ -60,6 +60,34 @@ def test_a_row_of_another_block_is_not_taken(make):
     assert len(cube.blocks(detection=True)) == 2
 
 
+def test_a_clean_row_of_a_threat_model_belongs_to_that_one_alone(make):
+    rows = [
+        make.accuracy("digits", "ce", value, metric="proxy_agreement", threat=threat)
+        for threat, value in (("black_box", 0.9), ("transfer", 0.8))
+    ]
+    cube = Cube([*rows, make.accuracy("digits", "ce", 0.99)])
+    found = {
+        threat: cube.measure("proxy_agreement", Block("toy", "resnet8", threat), "digits", "ce").value
+        for threat in ("black_box", "transfer", "gray_box")
+    }
+    assert found == {"black_box": 0.9, "transfer": 0.8, "gray_box": None}
+    assert cube.measure("accuracy", Block("toy", "resnet8", "transfer"), "digits", "ce").value == 0.99
+
+
+@pytest.mark.parametrize(
+    "bandwidth, rule, scale",
+    [
+        ("validation", "validation", 1),
+        ("validation x0.5", "validation", 0.5),
+        (0.26, "0.26", 1),
+        ("0.26 x2", "0.26", 2),
+    ],
+)
+def test_a_scaled_bandwidth_is_a_rule_and_a_factor(bandwidth, rule, scale):
+    block = Block(bandwidth=bandwidth)
+    assert (block.rule, block.scale) == (rule, scale)
+
+
 def test_what_failed_holds_for_every_metric_without_a_row(make):
     rows = [
         make.auc("digits", "ce", "cw", None, status="failed"),

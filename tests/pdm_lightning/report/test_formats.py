@@ -36,6 +36,45 @@ def test_numbers_are_printed(function, value, text):
     assert function(value) == text
 
 
+@pytest.mark.parametrize(
+    "value, text", [(0.08704, ".0870"), (0.00832, ".00832"), (1.5, "1.50"), (0.0, "0"), (-0.25, "-.250")]
+)
+def test_distortions_have_three_digits_and_no_leading_zero(value, text):
+    assert formats.metric_value("distortion", value) == formats.small(value) == text
+
+
+def test_what_has_a_threshold_is_named_by_its_false_positive_rate():
+    assert formats.metric_label("joint_success@0.05") == "Joint success at 5 % false positives, %"
+    assert formats.metric_label("robust_accuracy@0.001").endswith(
+        "with rejection at 0.1 % false positives, %"
+    )
+    assert formats.metric_label("robust_accuracy") == "Accuracy under attack, %"
+    assert formats.metric_value("detected@0.01", 0.123) == "12.30"
+    assert formats.metric_bound("detected@0.01", 0.123) == "12.3"
+    assert formats.metric_deviation("joint_success@0.05", 0.0123) == "1.23"
+    names = ("joint_success@0.05", "robust_accuracy@0.01", "auc@0.05", "joint_success", "joint_success@x")
+    assert [formats.at_threshold(name) for name in names] == [
+        ("joint_success", 0.05),
+        ("robust_accuracy", 0.01),
+        None,
+        None,
+        None,
+    ]
+
+
+def test_metrics_with_a_threshold_come_after_the_others_and_before_unknown_ones():
+    names = ["other", "robust_accuracy@0.05", "joint_success@0.05", "seconds", "robust_accuracy", "accuracy"]
+    ordered = sorted(names, key=formats.metric_position)
+    assert ordered == [
+        "accuracy",
+        "robust_accuracy",
+        "seconds",
+        "joint_success@0.05",
+        "robust_accuracy@0.05",
+        "other",
+    ]
+
+
 def test_a_deviation_has_the_digits_of_its_value():
     assert formats.metric_deviation("accuracy", 0.0012) == "0.12"
     assert formats.metric_deviation("auc", 0.0124) == ".012"

@@ -78,6 +78,19 @@ def test_published_numbers_are_the_papers():
     assert paper_value("auc", "cifar10", "pdm", "cw_wb", "black_box") == 0.952
     assert paper_value("distortion", "mnist", "rce", "cw_wb", "white_box") == 0.104
     assert paper_value("dbi", "cifar10", "ce") == 0.98
+    names = ("ce", "rce", "pdm")
+    shown = {
+        (metric, threat, data): [paper_value(metric, data, name, "cw_wb", threat) for name in names]
+        for metric, threat in (("distortion", "white_box"), ("auc", "black_box"))
+        for data in ("mnist", "cifar10")
+    }
+    assert shown == {
+        ("distortion", "white_box", "mnist"): [0.087, 0.104, 0.162],
+        ("distortion", "white_box", "cifar10"): [0.008, 0.019, 0.026],
+        ("auc", "black_box", "mnist"): [0.88, 0.94, 0.99],
+        ("auc", "black_box", "cifar10"): [0.93, 0.933, 0.952],
+    }
+    assert paper_value("auc", "mnist", "pdm", "cw_wb", "transfer") is None
     assert paper_value("auc", "mnist", "pdm", "cw_converged") is None
 
 

@@ -1,0 +1,91 @@
+"""What goes into an attack and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attacks.target import Logits
+
+Progress = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack made of N images; every tensor is detached and on the images' device.
+
+    Attributes
+    ----------
+    x_adv : Tensor
+        (N, C, H, W) in [0, 1], dtype as given; a failed example is its best attempt.
+    success : Tensor
+        (N,) bool, verified on the target's logits after the attack.
+    y : Tensor
+        (N,) int64 labels moved away from.
+    predicted : Tensor
+        (N,) int64, the target's prediction on `x_adv`.
+    target : Tensor or None
+        (N,) int64 classes aimed at; None for an untargeted attack.
+    l2, linf, l0 : Tensor
+        (N,) distances to the clean images, in units of the pixel range; l0 counts the changed pixel values.
+    passes : Tensor
+        (N,) int64 gradients of the target that were used for each example.
+    zero_gradients : Tensor
+        (N,) int64, how many of those were zero everywhere (a saturated softmax, for one).
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    y: Tensor
+    predicted: Tensor
+    target: Tensor | None
+    l2: Tensor
+    linf: Tensor
+    l0: Tensor
+    passes: Tensor
+    zero_gradients: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch to attack, checked, with the model frozen: what `Attack.craft` sees.
+
+    Attributes
+    ----------
+    logits : callable
+        Images (n, C, H, W) to readout logits (n, K), differentiable.
+    x, y, target, clean_logits, index
+        Clean images, labels moved away from, classes aimed at or None, (N, K) clean logits, example numbers.
+    seed : int
+        With `index`, the only source of randomness.
+    progress : callable
+        Takes (done, total) and, by name, ``active``: how many examples are still under way.
+    model : object
+        The target as it was given: for attacks that need more of it than logits.
+    """
+
+    logits: Logits
+    x: Tensor
+    y: Tensor
+    target: Tensor | None
+    clean_logits: Tensor
+    index: Tensor
+    seed: int
+    progress: Progress
+    model: Any = None
+
+    def targets(self, rows: Tensor) -> Tensor | None:
+        """Classes aimed at by the examples `rows`, or None."""
+        return None if self.target is None else self.target[rows]
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What `Attack.craft` returns: images (N, C, H, W), and the (N,) int64 counts of `AttackResult`."""
+
+    x_adv: Tensor
+    passes: Tensor
+    zero_gradients: Tensor

@@ -1,0 +1,151 @@
+"""What crafting will cost: gradient passes at most, and seconds from one pass that is measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pdm_lightning.data import ImageData
+from pdm_lightning.devices import strict_float32
+from pdm_lightning.models import fold
+from pdm_lightning.stages.build import build_classifier
+from pdm_lightning.stages.context import Context
+from pdm_lightning.stages.instantiate import instantiate
+from pdm_lightning.study.plan import Node
+
+REPEATS = 3  # measured passes after the warm-up, of which the fastest counts
+ENOUGH = 2.0  # seconds of measuring after which no further pass is begun
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What crafting a node takes at most; None where that cannot be told.
+
+    Attributes
+    ----------
+    passes : int or None
+        Gradient passes of the attacked classifier (queries, for an attack without gradients), all images together.
+    seconds : float or None
+        Their time on this device, at the speed of a gradient pass of the classifier; a detector's share is not in it.
+    """
+
+    passes: int | None = None
+    seconds: float | None = None
+
+
+def costs(nodes: Iterable[Node], context: Context) -> dict[str, Cost]:
+    """By key, what each ``craft`` node takes; nodes of other kinds are passed over.
+
+    passes = images x `attacks.Attack.max_passes`; one batch is measured for each (model, shape, batch size), on an
+    untrained classifier. Nothing is downloaded and nothing is written: without the data a cost is unknown.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        Such as a `Plan`.
+    context : Context
+        For data sets and devices.
+    """
+    meter = _Meter(context)
+    return {node.key: meter.cost(node) for node in nodes if node.kind == "craft"}
+
+
+def total(known: Iterable[Cost]) -> str:
+    """All costs in one line; empty where there is none."""
+    known = list(known)
+    if not known:
+        return ""
+    counted = [cost.passes for cost in known if cost.passes is not None]
+    timed = [cost.seconds for cost in known if cost.seconds is not None]
+    parts = [f"at most {sum(counted):,} passes of the classifier"] if counted else []
+    if timed:
+        parts.append(f"{duration(sum(timed))} at the measured speed of the classifier alone")
+    if len(counted) < len(known):
+        parts.append(f"{len(known) - len(counted)} of {len(known)} unknown")
+    return f"crafting: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3.5 min``, ``2.1 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+class _Meter:
+    """Measures each kind of pass once, and looks at each data set once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.shapes: dict[str, tuple[int, int, tuple[int, int, int]] | None] = {}
+        self.speeds: dict[str, float] = {}
+
+    def cost(self, node: Node) -> Cost:
+        found = self.shape(node)
+        if found is None:
+            return Cost()
+        images, classes, shape = found
+        images = min(node.spec["images"] or images, images)
+        spec = node.spec["attack"]
+        if (
+            spec.get("confidence") == "median_margin"
+        ):  # a number of the trained model; passes do not depend on it
+            spec = spec | {"confidence": 0.0}
+        try:
+            bound = instantiate(spec).max_passes(classes)
+            if bound is None:
+                return Cost()
+            return Cost(images * bound, images * bound * self.seconds(node, images, classes, shape))
+        except ValueError:  # an unfit value: crafting will say so
+            return Cost()
+
+    def shape(self, node: Node) -> tuple[int, int, tuple[int, int, int]] | None:
+        """Number of test images, number of classes, and shape of a node's data; None where it is not there."""
+        place = json.dumps(node.runtime["data"], sort_keys=True, default=str)
+        if place not in self.shapes:
+            try:
+                data = _here(node, self.context)
+                self.shapes[place] = len(data.test[1]), data.num_classes, data.shape
+            except (FileNotFoundError, ValueError):
+                self.shapes[place] = None
+        return self.shapes[place]
+
+    def seconds(self, node: Node, images: int, classes: int, shape: tuple[int, int, int]) -> float:
+        """Seconds of a gradient pass of one image, in a batch as the node crafts it."""
+        device = self.context.device(node)
+        batch = min(node.runtime["batch_size"] or (512 if device.type == "cuda" else 64), images)
+        spec = node.parents.get("surrogate", node.parents["train"]).spec
+        folded = bool(node.runtime["fold"])
+        kind = json.dumps([spec["model"], classes, shape, batch, folded, str(device)], sort_keys=True)
+        if kind not in self.speeds:
+            with torch.random.fork_rng(devices=[]):
+                classifier = build_classifier(spec, classes, shape[0]).eval()
+            classifier = (fold(classifier) if folded else classifier.requires_grad_(False)).to(device)
+            self.speeds[kind] = _measure(classifier, torch.full((batch, *shape), 0.5, device=device)) / batch
+        return self.speeds[kind]
+
+
+def _here(node: Node, context: Context) -> ImageData:
+    """The data set of a node, without a download."""
+    data: dict[str, Any] = node.runtime["data"]
+    if data.get("download"):
+        node = replace(node, runtime=node.runtime | {"data": data | {"download": False}})
+    return context.data(node)
+
+
+def _measure(classifier: torch.nn.Module, x: torch.Tensor) -> float:
+    """Seconds of one gradient of a batch: the fastest of some, after a warm-up."""
+    x.requires_grad_()
+    times: list[float] = []
+    with strict_float32(), torch.enable_grad():
+        while len(times) < 2 or (len(times) <= REPEATS and sum(times) < ENOUGH):
+            started = time.perf_counter()
+            (gradient,) = torch.autograd.grad(classifier(x).sum(), x)
+            gradient.sum().item()  # waits for the device
+            times.append(time.perf_counter() - started)
+    return min(times[1:])

@@ -1,0 +1,119 @@
+"""What the output of each stage depends on: the parts of a configuration that make an artifact's key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Mapping
+from typing import Any
+
+from pdm_lightning.data import fingerprint
+from pdm_lightning.stages.build import build_loss
+
+Config = dict[str, Any]
+
+# What says where data are or how they are shown, not what they are.
+_NOT_DATA = {"root", "download", "augment", "epochs_paper", "milestones", "pairs", "cache"}
+# What names an attack, not what it does.
+_NOT_ATTACK = {"cost", "lean"}
+# What asks for a result beside the scores, and does not change them.
+_NOT_SCORE = {"worst_case"}
+
+
+def settings(option: Mapping[str, Any], others: Container[str] = ()) -> dict[str, Any]:
+    """An option of a group without what names or shows it, and without some others of its keys."""
+    return {key: value for key, value in option.items() if key not in ("name", "label") and key not in others}
+
+
+def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
+    """Everything that a training depends on; unused loss terms do not count.
+
+    Parameters
+    ----------
+    config : dict
+        Of a cell.
+    prints : dict
+        Fingerprints of data sets, kept from call to call.
+    """
+    defense = settings(config["defense"])
+    defense["term"] = {name: defense["term"][name] for name in defense["use"] if name in defense["term"]}
+    if config["data"].get("pairs", "auto") == "always":
+        defense["pairs"] = "always"
+    defense["pairs"] = "always" if defense["pairs"] == "always" or build_loss(defense).needs_pairs else "auto"
+    if defense["pairs"] == "auto":  # single images: how pairs would be made does not matter
+        defense = {key: value for key, value in defense.items() if key not in ("q", "forward")}
+    return {
+        "data": data_spec(config["data"], prints),
+        "augment": config["data"].get("augment"),
+        "model": settings(config["model"]),
+        "defense": defense,
+        "optimizer": settings(config["optimizer"]),
+        "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
+        "seed": config["seed"],
+    }
+
+
+def data_spec(data: Config, prints: dict[str, str]) -> dict[str, Any]:
+    """The data set's identity: for an image folder a hash of what lies in it, not where it lies."""
+    spec = settings(data, _NOT_DATA)
+    place = json.dumps(data, sort_keys=True)
+    if place not in prints:  # a folder is looked through once a plan, not once a cell
+        prints[place] = fingerprint(data)
+    return spec | {"fingerprint": prints[place]}
+
+
+def proxy_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
+    """A training that distils: single images, the study's optimizer and budget, a model of its own."""
+    answers = {key: value for key, value in config["threat"]["proxy"].items() if key != "model"}
+    term = {"_target_": "pdm_lightning.losses.Distillation", "weight": 1.0, **answers}
+    distil = {"use": ["distill"], "readout": "direct", "pairs": "auto", "term": {"distill": term}}
+    own = {"model": config["threat"]["proxy"]["model"], "defense": distil}
+    single = {"data": config["data"] | {"pairs": "auto"}}  # no pairs, whatever the defences get
+    return train_spec(config | own | single, prints)
+
+
+def features_spec(config: Config) -> dict[str, Any]:
+    """Which clean images are embedded."""
+    return dict(config["features"])
+
+
+def craft_spec(config: Config) -> tuple[dict[str, Any], str]:
+    """What an attack's output depends on, and how the budget capped it.
+
+    Returns
+    -------
+    spec : dict
+        The attack's own parameters, the number of images, the seed.
+    note : str
+        How the iterations were capped, or ``""``. Whether the number of images is a cap shows only with the data.
+    """
+    attack, budget = dict(config["attack"]), config["budget"]
+    spec = settings(attack, _NOT_ATTACK)
+    images = budget["images"].get(attack.get("cost", "medium"))
+    caps = (budget.get("iterations") or {}).get(attack["name"], {})
+    caps = caps if isinstance(caps, Mapping) else {"max_iterations": caps}
+    notes = []
+    for key, cap in caps.items():
+        if cap < spec.get(key, cap):
+            notes.append(
+                f"{cap} of {spec[key]} {'' if key == 'max_iterations' else key.split('_')[0] + ' '}iterations"
+            )
+            spec[key] = cap
+    whole = {"attack": spec, "images": images, "seed": config["seed"]}
+    if not config["threat"]["_target_"].startswith("pdm_lightning."):  # other hands may give other gradients
+        whole["threat"] = settings(config["threat"])
+    return whole, ", ".join(notes)
+
+
+def detector_spec(config: Config) -> dict[str, Any]:
+    """The detector's own parameters."""
+    return settings(config["detector"])
+
+
+def score_spec(config: Config) -> dict[str, Any]:
+    """How scores are judged."""
+    return settings(config["evaluate"], _NOT_SCORE)
+
+
+def aim_spec(config: Config) -> dict[str, Any]:
+    """What an attacker of the detector plans for."""
+    return {"fpr": config["craft"]["fpr"], "limits": config["craft"]["limits"]}
