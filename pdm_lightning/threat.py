@@ -83,7 +83,7 @@ class BlackBox(WhiteBox):
     Parameters
     ----------
     proxy : mapping
-        How the proxy is trained: ``model``, ``labels`` (soft or hard), ``temperature``; see ``conf/threat``.
+        How the proxy is trained: ``model``, ``labels`` (soft or hard), ``temperature``, ``seed``; see ``conf/threat``.
     """
 
     name: ClassVar[str] = "black_box"

@@ -63,10 +63,12 @@ def data_spec(data: Config, prints: dict[str, str]) -> dict[str, Any]:
 
 def proxy_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
     """A training that distils: single images, the study's optimizer and budget, a model of its own."""
-    answers = {key: value for key, value in config["threat"]["proxy"].items() if key != "model"}
+    proxy = config["threat"]["proxy"]
+    answers = {key: proxy[key] for key in ("labels", "temperature")}
     term = {"_target_": "pdm_lightning.losses.Distillation", "weight": 1.0, **answers}
     distil = {"use": ["distill"], "readout": "direct", "pairs": "auto", "term": {"distill": term}}
-    own = {"model": config["threat"]["proxy"]["model"], "defense": distil}
+    # a seed of its own: with the target's, a proxy of the same architecture would begin as the target did
+    own = {"model": proxy["model"], "defense": distil, "seed": config["seed"] + proxy["seed"]}
     single = {"data": config["data"] | {"pairs": "auto"}}  # no pairs, whatever the defences get
     return train_spec(config | own | single, prints)
 

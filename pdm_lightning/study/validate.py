@@ -205,7 +205,8 @@ def _threat(config: Config) -> None:
     if surrogate == "proxy":
         proxy = _mapping(config, "threat.proxy")
         _model(config, "threat.proxy.model")
-        term = {key: value for key, value in proxy.items() if key != "model"}
+        number(config, "threat.proxy.seed", 0)
+        term = {key: value for key, value in proxy.items() if key not in ("model", "seed")}
         with built("threat.proxy", term):
             instantiate({"_target_": "pdm_lightning.losses.Distillation", **term})
     if surrogate == "model":

@@ -118,7 +118,9 @@ def test_plan_and_run_say_it(
     monkeypatch.setattr(cost, "_measure", lambda classifier, x: 8.0)
     words = [*SMALL, f"paths.output={tmp_path}", "attack=bim_010", "budget.images.cheap=8"]
     words += ["budget.train.steps=4", "budget.train.segment=4", "evaluate.min_n=1", "evaluate.bootstrap=20"]
-    line = "crafting: at most 80 passes of the classifier, 1.3 min at the measured speed"
+    line = (
+        "crafting: at most 80 passes of the classifier, 1.3 min at the measured speed of the classifier alone"
+    )
     assert main(["plan", *words]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert line in [text.strip() for text in printed]
