@@ -78,11 +78,6 @@ def _gradient_or_zero(objective: Tensor, x: Tensor, keep: bool) -> Tensor:
     return torch.zeros_like(x) if found is None else found
 
 
-def all_zero(gradient: Tensor) -> Tensor:
-    """(n,) bool: the gradient of the example is zero everywhere."""
-    return (gradient == 0).flatten(1).all(dim=1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """An attack; its fields are its hyper-parameters, its call is stateless.

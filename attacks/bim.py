@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
+from attacks.base import Attack, Crafted, Task, input_gradient
 from attacks.checks import check_choice, check_count, check_number
 from attacks.geometry import Ball
 from attacks.objectives import LOSSES, ascent
+from attacks.task import all_zero
 
 
 @dataclass(frozen=True)

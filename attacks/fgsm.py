@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
+from attacks.base import Attack, Crafted, Task, input_gradient
 from attacks.checks import check_choice, check_number
 from attacks.objectives import LOSSES, ascent
+from attacks.task import all_zero
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Task, all_zero
+from attacks.base import Attack, Task
 from attacks.objectives import margin, reached
+from attacks.task import Counts
 from attacks.watched import Look, Watched, require_watched
 
 
@@ -55,7 +56,7 @@ def joint_margin(look: Look, watched: Watched, y: Tensor, target: Tensor | None 
     return torch.minimum(lead, silence)
 
 
-class Best:
+class Best(Counts):
     """The best image of each of N examples over a whole attack inside a ball, and its counts of gradients.
 
     A joint success comes before what is merely misclassified, and that before what is not. Of two misclassified
@@ -64,12 +65,12 @@ class Best:
     """
 
     def __init__(self, task: Task) -> None:
+        super().__init__(task)
         self.x_adv = task.x.clone()
         self.score = torch.full_like(task.y, torch.inf, dtype=torch.float64)
         self.margin = torch.full_like(self.score, -torch.inf)
         self.hit = torch.zeros_like(task.y, dtype=torch.bool)
         self.wrong = self.hit.clone()
-        self.passes, self.zero_gradients = torch.zeros_like(task.y), torch.zeros_like(task.y)
 
     def offer(
         self, rows: Tensor, x_adv: Tensor, lead: Tensor, scores: Tensor, wrong: Tensor, hit: Tensor
@@ -97,8 +98,3 @@ class Best:
         self.margin[chosen] = lead[better]
         self.score[chosen] = torch.where(wrong, scores, torch.inf)[better]
         self.wrong[chosen], self.hit[chosen] = wrong[better], hit[better]
-
-    def count(self, rows: Tensor, gradient: Tensor) -> None:
-        """One gradient more for each of `rows`; `gradient` (n, ...) tells which were zero everywhere."""
-        self.passes[rows] += 1
-        self.zero_gradients[rows] += all_zero(gradient)

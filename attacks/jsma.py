@@ -7,10 +7,11 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Crafted, Task, all_zero, input_gradient
+from attacks.base import Attack, Crafted, Task, input_gradient
 from attacks.checks import check_count, check_number
 from attacks.objectives import reached
 from attacks.saliency import best_pair, best_pixel
+from attacks.task import all_zero
 
 
 @dataclass(frozen=True)

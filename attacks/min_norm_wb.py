@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Crafted, Task, all_zero, finite_gradient
+from attacks.base import Crafted, Task, finite_gradient
 from attacks.checks import check_count, check_number
 from attacks.joint import JointAttack
 from attacks.objectives import margin, reached
 from attacks.quasi_newton import QuasiNewton
+from attacks.task import all_zero
 from attacks.watched import Look, Watched
 
 # how far inside both limits a success lies, in units of the clean lead and of the scores: beyond rounding

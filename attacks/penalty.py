@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Task, all_zero, input_gradient
+from attacks.base import Task, input_gradient
+from attacks.task import Counts
 
 # keeps arctanh finite where a pixel is 0 or 1
 SMOOTHING = 0.999999
@@ -160,17 +161,17 @@ class _Walk:
         return gradient[going]
 
 
-class Nearest:
+class Nearest(Counts):
     """The nearest success of each of N examples over a whole attack, and its counts of gradients.
 
     For an example without any: the iterate with the largest lead.
     """
 
     def __init__(self, task: Task) -> None:
+        super().__init__(task)
         self.x_adv = task.x.clone()
         self.distance = task.clean_logits.new_full(task.y.shape, torch.inf)  # infinite: no success so far
         self.lead = torch.full_like(self.distance, -torch.inf)
-        self.passes, self.zero_gradients = torch.zeros_like(task.y), torch.zeros_like(task.y)
 
     def offer(self, rows: Tensor, x_adv: Tensor, distance: Tensor, verdict: Verdict) -> None:
         """Show the iterates of the examples `rows` at their squared distances (n,)."""
@@ -181,8 +182,3 @@ class Nearest:
         self.x_adv[chosen] = x_adv[better]
         self.lead[chosen] = lead[better]
         self.distance[rows[hit & better]] = distance[hit & better]
-
-    def count(self, rows: Tensor, gradient: Tensor) -> None:
-        """One gradient more for each of `rows`."""
-        self.passes[rows] += 1
-        self.zero_gradients[rows] += all_zero(gradient)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attacks.target import Logits
@@ -80,6 +81,23 @@ class Task:
     def targets(self, rows: Tensor) -> Tensor | None:
         """Classes aimed at by the examples `rows`, or None."""
         return None if self.target is None else self.target[rows]
+
+
+class Counts:
+    """Gradients of each of N examples over a whole attack: `passes` and `zero_gradients`, (N,) int64."""
+
+    def __init__(self, task: Task) -> None:
+        self.passes, self.zero_gradients = torch.zeros_like(task.y), torch.zeros_like(task.y)
+
+    def count(self, rows: Tensor, gradient: Tensor) -> None:
+        """One gradient more for each of `rows`; `gradient` (n, ...) tells which were zero everywhere."""
+        self.passes[rows] += 1
+        self.zero_gradients[rows] += all_zero(gradient)
+
+
+def all_zero(gradient: Tensor) -> Tensor:
+    """(n,) bool: the gradient of the example is zero everywhere."""
+    return (gradient == 0).flatten(1).all(dim=1)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,28 @@ class Watch:
         with torch.no_grad():
             return self.detector.score(_view(self.validation))
 
+    @cached_property
+    def threshold(self) -> float:
+        """The alarm: a score strictly above it is flagged."""
+        return threshold(self.scores, self.fpr)
+
+    @cached_property
+    def scale(self) -> float:
+        """The unit of the scores: the alarm minus the median of clean images."""
+        spread = self.threshold - float(self.scores.median())
+        return spread if spread > 0 else 1.0  # a constant score has no unit of its own
+
+    @cached_property
+    def typical(self) -> Tensor:
+        """(M,) bool: training images classified correctly, of the half of their class that looks least adversarial."""
+        train = self.train
+        with torch.no_grad():
+            scores = self.detector.score_as(_view(train), train.labels)
+        # compared with one another alone: kernels among them flatter themselves
+        medians = torch.stack([scores[train.labels == c].quantile(0.5) for c in range(train.num_classes)])
+        return (scores <= medians[train.labels]) & (train.predicted == train.labels)
+
+    @cached_property
     def class_scores(self) -> list[Tensor]:
         """Per class the sorted float64 scores of its clean images, scored as that class.
 
@@ -87,19 +109,11 @@ def _view(features: Features) -> View:
     return View.from_features(features.embeddings, features.logits)
 
 
-def _typical(detector: Detector, train: Features) -> Tensor:
-    """(M,) bool: classified correctly, and among the half of its class that looks the least adversarial."""
-    with torch.no_grad():
-        scores = detector.score_as(_view(train), train.labels)
-    # compared with one another alone: kernels among them flatter themselves
-    medians = torch.stack([scores[train.labels == c].quantile(0.5) for c in range(train.num_classes)])
-    return (scores <= medians[train.labels]) & (train.predicted == train.labels)
-
-
+@dataclass(frozen=True)
 class WatchedTarget(Target):
     """A classifier and its detector, both in the adversary's hands; see `attacks.Watched` for what it offers.
 
-    Parameters
+    Attributes
     ----------
     module : nn.Module
         Has ``embed_and_logits(x)``.
@@ -107,37 +121,41 @@ class WatchedTarget(Target):
         Its detector.
     """
 
-    def __init__(self, module: nn.Module, watch: Watch) -> None:
-        super().__init__(module)
-        place = next((p.device for p in module.parameters()), torch.device("cpu"))
-        known, train = watch.scores, watch.train
-        groups = watch.class_scores()
-        spread = threshold(known, watch.fpr) - float(known.median())
-        kept = _typical(watch.detector, train)
-        fields = {
-            "detector": watch.detector,
-            "threshold": threshold(known, watch.fpr),
-            "scale": spread if spread > 0 else 1.0,  # a constant score has no unit of its own
-            "references": train.embeddings[kept].to(place),
-            "reference_labels": train.labels[kept].to(place),
-            "_groups": [group.to(place) for group in groups],
-        }
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+    watch: Watch
 
-    detector: Detector
-    threshold: float
-    scale: float
-    references: Tensor
-    reference_labels: Tensor
-    _groups: list[Tensor]
+    def __post_init__(self) -> None:
+        _ = self.watch.class_scores  # what is wrong with the classes is said before an attack begins
+
+    @property
+    def threshold(self) -> float:
+        """The alarm that the adversary plans for."""
+        return self.watch.threshold
+
+    @property
+    def scale(self) -> float:
+        """The unit of the scores."""
+        return self.watch.scale
+
+    @property
+    def references(self) -> Tensor:
+        """(M, d) embeddings of typical training images."""
+        return self.watch.train.embeddings[self.watch.typical].to(self._place)
+
+    @property
+    def reference_labels(self) -> Tensor:
+        """(M,) int64, their classes."""
+        return self.watch.train.labels[self.watch.typical].to(self._place)
+
+    @property
+    def _place(self) -> torch.device:
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
     def look(self, x: Tensor, classes: Tensor | None = None) -> Look:
         """Logits, scores and embeddings of images (N, C, H, W) in one pass, all of them differentiable."""
         view = View.from_model(self.module, x)  # type: ignore[arg-type]
-        scores = self.detector.score_as(view, view.predicted if classes is None else classes)
+        scores = self.watch.detector.score_as(view, view.predicted if classes is None else classes)
         return Look(view.logits, scores, view.embeddings)
 
     def limits(self, quantile: float) -> Tensor:
         """(K,) float64: per class, the score that the share `quantile` of its clean images does not exceed."""
-        return torch.stack([group.quantile(quantile) for group in self._groups])
+        return torch.stack([group.quantile(quantile) for group in self.watch.class_scores]).to(self._place)

@@ -101,6 +101,9 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
 }
 
 
+#: Norms of balls and distances, as they are printed.
+NORMS = {"linf": "L-inf", "l2": "L2"}
+
 #: Rates, in percent, at a threshold: ``<name>@<false-positive rate>``, for example ``joint_success@0.05``.
 AT_THRESHOLD = {
     "joint_success": "Joint success",

@@ -37,7 +37,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     data, device = context.data(node), context.device(node)
     sets = features.read(context.artifact(node.parents["features"]))
     classifier = context.classifier(node.parents["train"], device)
-    hands = take(node, context, device)
+    hands = take(node, context, device, sets)
     candidates = torch.as_tensor(data.test_order(node.spec["images"] or len(data.test[1])))
     labels = data.test[1][candidates]
     chosen = candidates[sets["test"].predicted[candidates] == labels]
@@ -85,11 +85,15 @@ class Hands:
     foreign: bool
 
 
-def take(node: Node, context: Context, device: torch.device) -> Hands:
-    """Put into the adversary's hands what the threat model of a ``craft`` node grants, and no more."""
+def take(node: Node, context: Context, device: torch.device, sets: dict[str, features.Features]) -> Hands:
+    """Put into the adversary's hands what the threat model of a ``craft`` node grants, and no more.
+
+    `sets` are the features of the classifier under attack; those of a surrogate take their place.
+    """
     foreign = "surrogate" in node.parents
     model = node.parents["surrogate" if foreign else "train"]
-    sets = features.read(context.artifact(node.parents["surrogate_features" if foreign else "features"]))
+    if foreign:
+        sets = features.read(context.artifact(node.parents["surrogate_features"]))
     watch = None
     if "detector" in node.parents:
         fitted = detector.read(context.artifact(node.parents["detector"]))
@@ -101,10 +105,13 @@ def take(node: Node, context: Context, device: torch.device) -> Hands:
     return Hands(make_attack(node.spec["attack"], sets), target, exact, foreign)
 
 
-def make_attack(spec: dict[str, Any], sets: dict[str, features.Features]) -> Attack:
-    """The attack of a specification; ``confidence: median_margin`` becomes the model's own number."""
+def make_attack(spec: dict[str, Any], sets: dict[str, features.Features] | None = None) -> Attack:
+    """The attack of a specification; ``confidence: median_margin`` becomes the model's own number.
+
+    Without `sets`, the model's features, it becomes 0: enough to check the attack and to count its passes.
+    """
     if spec.get("confidence") == "median_margin":
-        spec = spec | {"confidence": median_margin(sets["validation"])}
+        spec = spec | {"confidence": median_margin(sets["validation"]) if sets else 0.0}
     attack: Attack = instantiate(spec)
     return attack
 

@@ -15,7 +15,7 @@ from pdm_lightning.devices import strict_float32
 from pdm_lightning.models import fold
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.context import Context
-from pdm_lightning.stages.instantiate import instantiate
+from pdm_lightning.stages.craft import make_attack
 from pdm_lightning.study.plan import Node
 
 REPEATS = 3  # measured passes after the warm-up, of which the fastest counts
@@ -91,13 +91,8 @@ class _Meter:
             return Cost()
         images, classes, shape = found
         images = min(node.spec["images"] or images, images)
-        spec = node.spec["attack"]
-        if (
-            spec.get("confidence") == "median_margin"
-        ):  # a number of the trained model; passes do not depend on it
-            spec = spec | {"confidence": 0.0}
         try:
-            bound = instantiate(spec).max_passes(classes)
+            bound = make_attack(node.spec["attack"]).max_passes(classes)
             if bound is None:
                 return Cost()
             return Cost(images * bound, images * bound * self.seconds(node, images, classes, shape))

@@ -17,7 +17,6 @@ Open = Callable[[Node], Artifact | None]
 Answers = list[tuple[Entry, list[Row]]]
 
 ACCURACY = "robust_accuracy"
-NORMS = {"linf": "L-inf", "l2": "L2"}
 REJECTION = (
     "With rejection: the share of all images tried whose clean version is classified correctly and not flagged, and "
     "whose adversarial version is flagged or classified correctly."
@@ -131,7 +130,7 @@ def _axes(title: str, entry: Entry, row: Row) -> dict[str, Any]:
     return {
         "metric": row.metric,
         "title": title,
-        "x_label": f"eps ({NORMS.get(norm, norm)}, pixel range 1)",
+        "x_label": f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)",
         "y_label": "accuracy" if row.metric == ACCURACY else "accuracy with rejection",
     }
 

@@ -163,10 +163,8 @@ class _Planner:
         names = [cell.name(group) for group in ("data", "model", "defense")]
         model_title = " ".join([*names, f"seed={config['seed']}"])
         runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
-        logger = {"logger": config["logger"], "group": config["name"]}
-        segment = {"segment": config["budget"]["train"]["segment"]}
         train = self.node(
-            "train", specs.train_spec(config, self.prints), model_title, runtime | logger | segment
+            "train", specs.train_spec(config, self.prints), model_title, runtime | _training(config)
         )
         features = self.node("features", specs.features_spec(config), model_title, runtime, train=train)
         nodes = {"train": train, "features": features}
@@ -206,8 +204,7 @@ class _Planner:
         kind = surrogate_of(threat)
         if not kind:
             return {}
-        logger = {"logger": config["logger"], "group": config["name"]}
-        runtime = runtime | logger | {"segment": config["budget"]["train"]["segment"]}
+        runtime = runtime | _training(config)
         if kind == "proxy":
             model = self.node(
                 "proxy", specs.proxy_spec(config, self.prints), f"proxy of {title}", runtime, train=train
@@ -241,3 +238,12 @@ class _Planner:
                 parents = {f"score{number:02d}": score for number, score in enumerate(scores)}
                 title = f"{group[0].nodes['detector'].title} {norm} {eps:g}"
                 yield Worst(group[0].cell, self.node("worst", spec, title, {}, **parents))
+
+
+def _training(config: dict[str, Any]) -> dict[str, Any]:
+    """What a training, of whichever kind, needs to know and its outcome does not depend on."""
+    return {
+        "logger": config["logger"],
+        "group": config["name"],
+        "segment": config["budget"]["train"]["segment"],
+    }

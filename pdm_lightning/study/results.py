@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
@@ -17,7 +18,6 @@ from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 CLEAN = ("accuracy", "dbi", "cluster_variance", "cluster_distance")
 TRAINED = ("val_accuracy", "seconds", "images_seen", "collapsed")
 _NAMES = ("data", "model", "defense", "seed", "budget", "threat", "attack", "detector", "bandwidth", "metric")
-BALLS = {"linf": "L-inf", "l2": "L2"}
 ATTACKED = (
     "auc",
     "auc_all",
@@ -231,7 +231,7 @@ def _labels(plan: Plan) -> dict[str, dict[str, str]]:
         for group in ("data", "model", "defense", "attack", "threat", "detector", "budget"):
             labels.setdefault(group, {})[entry.cell.name(group)] = entry.cell.label(group)
     for worst in plan.worst:
-        ball = f"{BALLS.get(worst.node.spec['norm'], worst.node.spec['norm'])} <= {worst.node.spec['eps']:g}"
+        ball = f"{NORMS.get(worst.node.spec['norm'], worst.node.spec['norm'])} <= {worst.node.spec['eps']:g}"
         labels["attack"][worst.name] = f"Worst case, {ball}"
     return labels
 

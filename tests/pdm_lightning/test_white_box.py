@@ -18,7 +18,7 @@ import detection
 from detection import KDE, Detector
 from pdm_lightning.cli import main
 from pdm_lightning.report import read_csv
-from pdm_lightning.stages import craft
+from pdm_lightning.stages import craft, features
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import ancestry, make_plan
 from pdm_lightning.threat import GrayBox, Watch, WhiteBox
@@ -52,7 +52,8 @@ def built(study: Any, node: Any, folder: Path) -> Path:
 
 
 def hands_of(study: Any, node: Any) -> Any:
-    return craft.take(node, study.fresh(), CPU)
+    context = study.fresh()
+    return craft.take(node, context, CPU, features.read(context.artifact(node.parents["features"])))
 
 
 @pytest.mark.parametrize("attack", ["fgsm_010", "bim_010"])
@@ -85,7 +86,7 @@ def test_nothing_of_the_detector_hangs_on_what_a_gray_box_holds(threat_study: An
     watch = hands_of(threat_study, threat_study.node("white_box", "cw_wb")).exact
     assert [thing for thing in reachable(watch) if isinstance(thing, Detector)]
     sets = threat_study.sets(threat_study.node("gray_box", "bim_010", "features"))
-    offered = Watch(watch.detector, sets["train"], sets["validation"])
+    offered = Watch(watch.watch.detector, sets["train"], sets["validation"])
     target = GrayBox().target(hands.exact.module, offered)
     assert not [thing for thing in reachable(target) if isinstance(thing, kept)]
     target = WhiteBox().target(hands.exact.module, offered)
