@@ -8,8 +8,10 @@ from attacks.base import Attack
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.carlini_wagner_wb import CarliniWagnerWhiteBox
+from attacks.engine import Prepared, Setup, fastest, prepare
 from attacks.extra_class import ExtraClass
 from attacks.fgsm import FGSM
+from attacks.folding import fold
 from attacks.identity import NoAttack
 from attacks.joint import JointAttack, joint_margin
 from attacks.joint_pgd import JointPGD
@@ -43,10 +45,15 @@ __all__ = [
     "MinNormWhiteBox",
     "NoAttack",
     "OrthogonalPGD",
+    "Prepared",
     "SelectivePGD",
+    "Setup",
     "Square",
     "Task",
     "Watched",
+    "fastest",
+    "fold",
     "frozen",
     "joint_margin",
+    "prepare",
 ]

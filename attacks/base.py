@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from attacks.checks import check_choice, check_classes, check_images, check_logits, check_rows
-from attacks.objectives import reached
+from attacks.objectives import ascent, reached
 from attacks.randomness import TARGET_CLASSES, choose_targets
-from attacks.target import Logits, frozen, logits_of
+from attacks.target import Logits, exact_of, frozen, logits_of
 from attacks.task import AttackResult, Crafted, Progress, Task
 
 
@@ -39,6 +40,17 @@ def input_gradient(objective: Tensor, x: Tensor, *, keep: bool = False) -> Tenso
             "the target's logits carry no gradient to the images: remove no_grad or detach from the target"
         )
     return torch.autograd.grad(objective.sum(), x, retain_graph=keep)[0]
+
+
+def loss_gradient(loss: str, task: Task, x: Tensor) -> Tensor:
+    """Gradient (N, C, H, W) of `objectives.ascent` at the images `x` of all of a task's examples."""
+
+    def step(x: Tensor, rows: Tensor) -> tuple[Tensor]:
+        leaf = x.clone().requires_grad_()
+        objective = ascent(loss, task.logits(leaf), task.y[rows], task.targets(rows))
+        return (input_gradient(objective, leaf),)
+
+    return task.in_parts(step, x, torch.arange(len(x), device=x.device))[0]
 
 
 def finite_gradient(
@@ -140,11 +152,13 @@ class Attack(ABC):
         Parameters
         ----------
         target : object
-            Has ``logits(x)``, or is an ``nn.Module`` or any callable from images to readout logits (N, K).
+            Has ``logits(x)``, or is an ``nn.Module`` or any callable from images to readout logits (N, K). It may
+            be a prepared copy, faster than the original, with that as its ``exact`` and a ``micro_batch``: see
+            `attacks.prepare`.
         x : Tensor
             Clean images, (N, C, H, W), float32 or float64 in [0, 1]; N may be 0.
         y : Tensor, optional
-            (N,) labels to move away from; default: the target's own predictions on `x`.
+            (N,) labels to move away from; default: the target's own predictions on `x` (the original's).
         y_target : Tensor, optional
             (N,) classes to aim at, for a targeted attack; default: by `target_class`.
         index : Tensor or sequence of int, optional
@@ -165,16 +179,17 @@ class Attack(ABC):
         """
         check_images(x)
         # leaves a caller's no_grad and inference_mode: an attack needs gradients
-        with torch.inference_mode(False), torch.enable_grad(), frozen(target):
+        exact = exact_of(target)
+        with torch.inference_mode(False), torch.enable_grad(), frozen(target), frozen(exact):
             task = self._task(target, x.detach().clone(), y, y_target, index, seed, progress)
             if len(x):
                 crafted = self.craft(task)
                 if not isinstance(crafted, Crafted):
                     name = type(self).__name__
                     raise TypeError(f"{name}.craft must return a Crafted, not a {type(crafted).__name__}")
-                return self._verify(target, task, crafted)
+                return self._verify(exact, task, crafted)
             none = torch.zeros(0, dtype=torch.int64, device=x.device)
-            return self._verify(target, task, Crafted(task.x, none, none.clone()))
+            return self._verify(exact, task, Crafted(task.x, none, none.clone()))
 
     def _task(
         self,
@@ -188,18 +203,30 @@ class Attack(ABC):
     ) -> Task:
         if y_target is not None and not self.targeted:
             raise ValueError("y_target was given to an untargeted attack: build it with targeted=True")
-        logits = logits_of(model)
-        clean = _evaluate(logits, x)
-        label = clean.argmax(dim=1) if y is None else check_rows(y, x, "y")
-        check_classes(label, clean.shape[1], "y")
+        judge = logits_of(exact_of(model))
+        clean = cache(lambda: _evaluate(judge, x))  # an attack that need not know does not look
+        classes = (clean() if y is None else _evaluate(judge, x[:1])).shape[1]
+        label = clean().argmax(dim=1) if y is None else check_rows(y, x, "y")
+        check_classes(label, classes, "y")
         rows = torch.arange(len(x)) if index is None else check_rows(index, x, "index").cpu()
         goal = None
         if y_target is not None:
             goal = check_rows(y_target, x, "y_target")
-            check_classes(goal, clean.shape[1], "y_target")
+            check_classes(goal, classes, "y_target")
         elif self.targeted:
-            goal = choose_targets(self.target_class, clean, label, seed, rows)
-        return Task(logits, x, label, goal, clean, rows, seed, progress or _silent, model)
+            goal = choose_targets(self.target_class, clean(), label, seed, rows)
+        return Task(
+            logits=logits_of(model),
+            x=x,
+            y=label,
+            target=goal,
+            index=rows,
+            seed=seed,
+            progress=progress or _silent,
+            clean=clean,
+            model=model,
+            micro_batch=getattr(model, "micro_batch", None),
+        )
 
     def judge(
         self, target: Any, x_adv: Tensor, y: Tensor, goal: Tensor | None = None

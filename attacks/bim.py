@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.base import Attack, Crafted, Task, input_gradient
+from attacks.base import Attack, Crafted, Task, loss_gradient
 from attacks.checks import check_choice, check_count, check_number
 from attacks.geometry import Ball
-from attacks.objectives import LOSSES, ascent
+from attacks.objectives import LOSSES
 from attacks.task import all_zero
 
 
@@ -59,9 +59,8 @@ class BIM(Attack):
         x_adv = ball.start(task.x, task.seed, task.index, "start") if self.random_start else task.x.clone()
         zeros = torch.zeros_like(task.y)
         for iteration in range(self.iterations):
-            x_adv.requires_grad_()
-            gradient = input_gradient(ascent(self.loss, task.logits(x_adv), task.y, task.target), x_adv)
-            x_adv = ball.ascend(gradient, x_adv.detach(), task.x, step)
+            gradient = loss_gradient(self.loss, task, x_adv)
+            x_adv = ball.ascend(gradient, x_adv, task.x, step)
             zeros += all_zero(gradient)
             task.progress((iteration + 1) * len(task.x), self.iterations * len(task.x), active=len(task.x))
         return Crafted(x_adv, torch.full_like(task.y, self.iterations), zeros)

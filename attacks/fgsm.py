@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.base import Attack, Crafted, Task, input_gradient
+from attacks.base import Attack, Crafted, Task, loss_gradient
 from attacks.checks import check_choice, check_number
-from attacks.objectives import LOSSES, ascent
+from attacks.objectives import LOSSES
 from attacks.task import all_zero
 
 
@@ -40,8 +40,7 @@ class FGSM(Attack):
 
     def craft(self, task: Task) -> Crafted:
         """One gradient a batch."""
-        x = task.x.clone().requires_grad_()
-        gradient = input_gradient(ascent(self.loss, task.logits(x), task.y, task.target), x)
+        gradient = loss_gradient(self.loss, task, task.x)
         x_adv = (task.x + self.eps * gradient.sign()).clamp(0, 1)
-        task.progress(len(x), len(x))
+        task.progress(len(x_adv), len(x_adv))
         return Crafted(x_adv, torch.ones_like(task.y), all_zero(gradient).long())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,14 +66,12 @@ class JSMA(Attack):
         choose = best_pair if self.pixels_per_step == 2 else best_pixel
         passes, zeros = torch.zeros_like(task.y), torch.zeros_like(task.y)
         rows = torch.arange(len(flat), device=flat.device)
+        look = partial(self._look, task)
         for step in range(self.max_steps):
-            images = flat[rows].unflatten(1, shape).requires_grad_()
-            logits = task.logits(images)
-            open_ = ~reached(logits, task.y[rows], task.targets(rows))
-            if not open_.any():
+            won, gain, drop = task.in_parts(look, flat[rows].unflatten(1, shape), rows)
+            rows, gain, drop = rows[~won], gain[~won], drop[~won]
+            if not len(rows):
                 break
-            gain, drop = self._gradients(logits, images, task.y[rows], task.targets(rows))
-            rows, gain, drop = rows[open_], gain[open_], drop[open_]
             passes[rows] += 2
             zeros[rows] += all_zero(gain).long() + all_zero(drop).long()
             pixels, found = choose(gain, drop, allowed[rows])
@@ -84,12 +83,16 @@ class JSMA(Attack):
                 break
         return Crafted(flat.unflatten(1, shape), passes, zeros)
 
-    def _gradients(
-        self, logits: Tensor, x: Tensor, y: Tensor, target: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(n, D) each: what theta on a pixel adds to the wanted logits, and takes from the others."""
+    def _look(self, task: Task, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n,) who is at the goal; (n, D) what theta on a pixel adds to what is wanted, and takes from the rest."""
+        x = x.clone().requires_grad_()
+        logits, y, target = task.logits(x), task.y[rows], task.targets(rows)
+        won = reached(logits, y, target)
+        if won.all():
+            return won, x.detach().flatten(1), x.detach().flatten(1)
         own = logits.gather(1, (y if target is None else target)[:, None]).squeeze(1)
         alpha = input_gradient(own, x, keep=True).flatten(1)
         beta = input_gradient(logits.sum(dim=1) - own, x).flatten(1)
         sign = 1 if self.theta > 0 else -1
-        return (sign * alpha, -sign * beta) if target is not None else (sign * beta, -sign * alpha)
+        gain, drop = (sign * alpha, -sign * beta) if target is not None else (sign * beta, -sign * alpha)
+        return won, gain, drop

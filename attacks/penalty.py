@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class PenaltySearch:
         done, total : int
             Steps of an example before this search and in all, for the progress; 0: this search is all.
         """
-        const = task.clean_logits.new_full(task.y.shape, self.initial_const)
+        const = task.x.new_full(task.y.shape, self.initial_const)
         lower, upper = torch.zeros_like(const), torch.full_like(const, UNBOUNDED)
         for step in range(self.binary_search_steps):
             rows = torch.arange(len(task.x), device=task.x.device)
@@ -95,7 +96,7 @@ class PenaltySearch:
                 const = upper
             walk = _Walk(task.x[rows], start[rows], rows, const[rows])
             won = torch.zeros_like(task.y, dtype=torch.bool)
-            for iteration in self._search(walk, objective, best, won):
+            for iteration in self._search(walk, task, objective, best, won):
                 before = done + step * self.max_iterations + iteration
                 of = total or self.binary_search_steps * self.max_iterations
                 task.progress(before * len(task.x), of * len(task.x), active=len(walk.rows))
@@ -104,29 +105,42 @@ class PenaltySearch:
             grown = (const * 10).clamp(max=UNBOUNDED / 10)
             const = torch.where(upper < UNBOUNDED, (lower + upper) / 2, grown)
 
-    def _search(self, walk: _Walk, objective: Objective, best: Nearest, won: Tensor) -> Iterator[int]:
+    def _search(
+        self, walk: _Walk, task: Task, objective: Objective, best: Nearest, won: Tensor
+    ) -> Iterator[int]:
         """Minimise at fixed constants, yielding the number of steps taken; marks in `won` (N,) who reached the goal."""
         every = max(1, self.max_iterations // 10)
         for iteration in range(self.max_iterations + 1):
             if not len(walk.rows):
                 return
             last = iteration == self.max_iterations
-            w = walk.w.requires_grad_(not last)
-            x_adv = (torch.tanh(w) + 1) / 2
-            verdict = objective(x_adv, walk.rows)
-            distance = (x_adv - walk.x).square().flatten(1).sum(dim=1)
-            won[walk.rows] |= verdict.hit
-            best.offer(walk.rows, x_adv.detach(), distance.detach(), verdict)
+            evaluate = partial(_evaluate, objective, with_gradient=not last)
+            x_adv, distance, lead, hit, loss, gradient = task.in_parts(
+                evaluate, walk.w, walk.x, walk.const, walk.rows
+            )
+            won[walk.rows] |= hit
+            best.offer(walk.rows, x_adv, distance, lead, hit)
             if last:
                 return
-            loss = distance + walk.const * verdict.penalty
-            # a detector may break its gradient, and Adam would remember a NaN for good
-            gradient = input_gradient(loss, w).nan_to_num(0.0, 0.0, 0.0)
             best.count(walk.rows, gradient)
             if self.abort_early and iteration % every == 0:
-                gradient = walk.abort(loss.detach(), x_adv.detach(), gradient)
+                gradient = walk.abort(loss, x_adv, gradient)
             walk.adam(gradient, self.lr)
             yield iteration + 1
+
+
+def _evaluate(
+    objective: Objective, w: Tensor, x: Tensor, const: Tensor, rows: Tensor, *, with_gradient: bool
+) -> tuple[Tensor, ...]:
+    """Images, squared distances, leads, hits, losses and the losses' gradients of some examples, detached."""
+    w = w.detach().requires_grad_(with_gradient)
+    x_adv = (torch.tanh(w) + 1) / 2
+    verdict = objective(x_adv, rows)
+    distance = (x_adv - x).square().flatten(1).sum(dim=1)
+    loss = distance + const * verdict.penalty
+    # a detector may break its gradient, and Adam would remember a NaN for good
+    gradient = input_gradient(loss, w).nan_to_num(0.0, 0.0, 0.0) if with_gradient else torch.zeros_like(w)
+    return tuple(t.detach() for t in (x_adv, distance, verdict.lead, verdict.hit, loss, gradient))
 
 
 class _Walk:
@@ -145,7 +159,7 @@ class _Walk:
         self.first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
         self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
         root = (self.second / (1 - BETA2**self.steps)).sqrt_().add_(ADAM_EPS)
-        self.w = self.w.detach().addcdiv(self.first, root, value=-lr / (1 - BETA1**self.steps))
+        self.w = self.w.addcdiv(self.first, root, value=-lr / (1 - BETA1**self.steps))
 
     def abort(self, loss: Tensor, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """Drop the examples that moved, but whose loss did not fall by 0.01 % since the last call.
@@ -170,12 +184,11 @@ class Nearest(Counts):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.x_adv = task.x.clone()
-        self.distance = task.clean_logits.new_full(task.y.shape, torch.inf)  # infinite: no success so far
+        self.distance = task.x.new_full(task.y.shape, torch.inf)  # infinite: no success so far
         self.lead = torch.full_like(self.distance, -torch.inf)
 
-    def offer(self, rows: Tensor, x_adv: Tensor, distance: Tensor, verdict: Verdict) -> None:
-        """Show the iterates of the examples `rows` at their squared distances (n,)."""
-        lead, hit = verdict.lead.detach(), verdict.hit
+    def offer(self, rows: Tensor, x_adv: Tensor, distance: Tensor, lead: Tensor, hit: Tensor) -> None:
+        """Show the iterates of the examples `rows`: squared distances, leads and hits, (n,) each."""
         hopeful = self.distance[rows].isinf() & (lead > self.lead[rows])
         better = torch.where(hit, distance < self.distance[rows], hopeful)
         chosen = rows[better]

@@ -36,6 +36,12 @@ def module_of(target: Any) -> nn.Module | None:
     return next((c for c in candidates if isinstance(c, nn.Module)), None)
 
 
+def exact_of(target: Any) -> Any:
+    """Who judges: the original of a target that is a prepared copy (its ``exact``), else the target itself."""
+    exact = None if isinstance(target, nn.Module) else getattr(target, "exact", None)
+    return target if exact is None else exact
+
+
 @contextmanager
 def frozen(target: Any) -> Iterator[None]:
     """Hold the target's module in eval mode with frozen parameters; afterwards all is as before.

@@ -23,7 +23,7 @@ class AttackResult:
     x_adv : Tensor
         (N, C, H, W) in [0, 1], dtype as given; a failed example is its best attempt.
     success : Tensor
-        (N,) bool, verified on the target's logits after the attack.
+        (N,) bool, verified after the attack, on the original where the target was a prepared copy of it.
     y : Tensor
         (N,) int64 labels moved away from.
     predicted : Tensor
@@ -58,29 +58,57 @@ class Task:
     ----------
     logits : callable
         Images (n, C, H, W) to readout logits (n, K), differentiable.
-    x, y, target, clean_logits, index
-        Clean images, labels moved away from, classes aimed at or None, (N, K) clean logits, example numbers.
+    x, y, target, index
+        Clean images, labels moved away from, classes aimed at or None, example numbers.
     seed : int
         With `index`, the only source of randomness.
     progress : callable
         Takes (done, total) and, by name, ``active``: how many examples are still under way.
+    clean : callable
+        Gives `clean_logits`, looked at when they are first asked for.
     model : object
         The target as it was given: for attacks that need more of it than logits.
+    micro_batch : int or None
+        Images whose forward and backward pass run together; None: all in hand.
     """
 
     logits: Logits
     x: Tensor
     y: Tensor
     target: Tensor | None
-    clean_logits: Tensor
     index: Tensor
     seed: int
     progress: Progress
+    clean: Callable[[], Tensor]
     model: Any = None
+    micro_batch: int | None = None
+
+    @property
+    def clean_logits(self) -> Tensor:
+        """(N, K) logits of the clean images, by the model that judges."""
+        return self.clean()
 
     def targets(self, rows: Tensor) -> Tensor | None:
         """Classes aimed at by the examples `rows`, or None."""
         return None if self.target is None else self.target[rows]
+
+    def in_parts(self, step: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+        """Apply a function of rows to micro-batches and join what it returns.
+
+        A gradient needs what its forward pass left: while both work on a micro-batch, that may stay in the cache.
+
+        Parameters
+        ----------
+        step : callable
+            Takes a part (m, ...) of each of `rows` and returns detached tensors (m, ...).
+        *rows : Tensor
+            (n, ...) each.
+        """
+        size = self.micro_batch or max(1, len(rows[0]))
+        if len(rows[0]) <= size:
+            return step(*rows)
+        parts = zip(*(tensor.split(size) for tensor in rows), strict=True)
+        return tuple(torch.cat(column) for column in zip(*(step(*part) for part in parts), strict=True))
 
 
 class Counts:

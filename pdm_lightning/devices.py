@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +55,17 @@ def set_threads(n: int | None) -> int:
             )
         torch.set_num_threads(n)
     return torch.get_num_threads()
+
+
+def describe(device: torch.device) -> str:
+    """Name the machine as far as the speed of a computation on `device` depends on it."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = found[1] if found else name
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 @contextlib.contextmanager

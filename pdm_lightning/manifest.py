@@ -147,7 +147,7 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
     seconds : float
         How long the last build took.
     **what : Any
-        ``spec``, ``parents``, ``parent_digests`` and ``source``.
+        ``spec``, ``parents``, ``parent_digests``, ``source``, and ``made``: how it was made, where that is of interest.
     """
     files = {}
     for path in sorted(folder.rglob("*")):

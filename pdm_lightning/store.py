@@ -39,7 +39,7 @@ class Artifact:
     path : Path
         Its folder.
     manifest : dict
-        ``schema, kind, key, spec, parents, source, version, created, seconds, files``.
+        ``schema, kind, key, spec, parents, source, version, created, seconds, made, files``.
     """
 
     kind: str
@@ -145,7 +145,7 @@ class Store:
         kind: str,
         spec: Mapping[str, Any],
         parents: Mapping[str, str],
-        build: Callable[[Path], None],
+        build: Callable[[Path], Mapping[str, Any] | None],
         *,
         source: str = "",
     ) -> Artifact:
@@ -163,7 +163,7 @@ class Store:
         parents : mapping of str to str
             Role -> key of each artifact that the result is computed from.
         build : callable
-            Writes the files into the folder that it is given.
+            Writes the files into the folder that it is given; what it returns stands in the manifest, as ``made``.
         source : str
             Hash of the source that builds it (`source_hash`); recorded, not part of the key.
 
@@ -196,7 +196,7 @@ class Store:
         kind: str,
         key: str,
         what: dict[str, Any],
-        build: Callable[[Path], None],
+        build: Callable[[Path], Mapping[str, Any] | None],
         usable: Callable[[], bool],
     ) -> None:
         """Build and publish under the lease, unless somebody else does so first."""
@@ -208,9 +208,9 @@ class Store:
             if not manifest.complete(partial, key, what["source"]):
                 (partial / MANIFEST).unlink(missing_ok=True)
                 start = time.monotonic()
-                build(partial)
+                made = build(partial) or {}
                 held.check()
-                manifest.write(partial, kind, key, seconds=time.monotonic() - start, **what)
+                manifest.write(partial, kind, key, seconds=time.monotonic() - start, made=made, **what)
             held.check()
             self._publish(partial, self.path(kind, key))
 

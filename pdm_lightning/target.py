@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -21,9 +21,15 @@ class Target:
     ----------
     module : nn.Module
         Images (N, C, H, W) in [0, 1] to readout logits (N, K); an attack freezes it while it works.
+    exact : Target or None
+        Who judges the result, where the module is a prepared copy of another.
+    micro_batch : int or None
+        Images whose forward and backward pass run together; None: all that an attack has in hand.
     """
 
     module: nn.Module
+    exact: Target | None = field(default=None, kw_only=True)
+    micro_batch: int | None = field(default=None, kw_only=True)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the readout logits (N, K) of images (N, C, H, W) in [0, 1], differentiable."""

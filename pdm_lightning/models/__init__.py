@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pdm_lightning.models.classifier import Classifier, WrappedClassifier, wrap
-from pdm_lightning.models.fold import fold
 from pdm_lightning.models.resnet import ResNet
 
-__all__ = ["Classifier", "ResNet", "WrappedClassifier", "fold", "wrap"]
+__all__ = ["Classifier", "ResNet", "WrappedClassifier", "wrap"]

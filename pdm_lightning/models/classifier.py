@@ -68,6 +68,11 @@ class Classifier(nn.Module):
         self.register_buffer("mean", shift, persistent=False)
         self.register_buffer("std", scale, persistent=False)
 
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """Names of the layers whose own output is looked at, and that a faster copy has to keep."""
+        return ()
+
     def centre(self, x: Tensor) -> Tensor:
         """Scale images in [0, 1] to what the backbone sees."""
         return (x - self.mean) / self.std
@@ -113,6 +118,11 @@ class WrappedClassifier(Classifier):
         if embedding not in names:
             raise ValueError(f"the network has no layer {embedding!r}: choose e.g. {', '.join(names[-12:])}")
         self.module, self.embedding = module, embedding
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The embedding layer."""
+        return (f"module.{self.embedding}",)
 
     def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Give embeddings (N, d), flattened output of the named layer, and the network's output (N, K).

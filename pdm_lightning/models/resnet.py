@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,8 +36,6 @@ class _Block(nn.Module):
 class PostActivationBlock(_Block):
     """conv - BN - act - conv - BN, plus shortcut, act (He et al. 2015)."""
 
-    FOLDS: ClassVar = (("conv1", "bn1"), ("conv2", "bn2"))
-
     def __init__(self, in_channels: int, out_channels: int, stride: int, leak: float) -> None:
         super().__init__(in_channels, out_channels, stride, leak)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -51,8 +48,6 @@ class PostActivationBlock(_Block):
 
 class PreActivationBlock(_Block):
     """BN - act - conv - BN - act - conv, plus shortcut (He et al. 2016)."""
-
-    FOLDS: ClassVar = (("conv1", "bn2"),)
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, leak: float) -> None:
         super().__init__(in_channels, out_channels, stride, leak)

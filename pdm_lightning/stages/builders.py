@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pdm_lightning.store import source_hash
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
 
-BUILDERS: dict[str, Callable[[Node, Path, Context], None]] = {
+BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] = {
     "train": training.build,
     "proxy": proxy.build,
     "features": features.build,
@@ -53,6 +53,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.threat",
         "pdm_lightning.stages.clean",
         "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.engine",
+        "pdm_lightning.stages.hands",
+        "pdm_lightning.stages.shards",
         "pdm_lightning.stages.craft",
     ),
     "score": ("detection", "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),

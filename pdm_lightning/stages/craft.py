@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,105 +15,110 @@ from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
 from pdm_lightning.manifest import sync
-from pdm_lightning.models import fold
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
-from pdm_lightning.stages import detector, features
-from pdm_lightning.stages.clean import median_margin
+from pdm_lightning.stages import engine, features, hands, shards
 from pdm_lightning.stages.context import Context, embed, write_json
-from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import Artifact
-from pdm_lightning.threat import Target, ThreatModel, Watch
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
 
+Show = Callable[..., object]
 
-def build(node: Node, folder: Path, context: Context) -> None:
+
+def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
     """Attack the correctly classified images among the first ``spec.images`` of the test set's fixed order.
 
-    Finished batches are files in ``folder``: an interrupted crafting goes on where it stopped.
+    Finished batches are files in ``folder``: an interrupted crafting goes on where it stopped, with the engine that
+    it was begun with. With ``runtime.devices`` above 1, as many processes share the batches.
+
+    Returns
+    -------
+    dict
+        The engine, for the manifest.
     """
     data, device = context.data(node), context.device(node)
     sets = features.read(context.artifact(node.parents["features"]))
-    classifier = context.classifier(node.parents["train"], device)
-    hands = take(node, context, device, sets)
     candidates = torch.as_tensor(data.test_order(node.spec["images"] or len(data.test[1])))
     labels = data.test[1][candidates]
     chosen = candidates[sets["test"].predicted[candidates] == labels]
     if not len(chosen):
         raise ValueError(f"{node.title}: the classifier gets none of the {len(candidates)} test images right")
     size = node.runtime["batch_size"] or (512 if device.type == "cuda" else 64)
-    started = time.monotonic()
-    with Progress(len(chosen), f"craft {node.title}", enabled=context.progress) as progress, strict_float32():
-        for part in _missing(folder, chosen, size, progress):
+    with Progress(len(chosen), f"craft {node.title}", enabled=context.progress) as progress:
+        parts = _missing(folder, chosen, size, progress)
+        chosen_engine = _engine(node, folder, context, device, chosen[:size])
+        if node.runtime["devices"] > 1 and len(parts) > 1:
+            shards.run(node, folder, context, parts, chosen_engine, progress)
+        elif parts:
+            craft_parts(node, folder, context, device, parts, chosen_engine, progress.update)
+    finish(folder, chosen, len(candidates), len(data.test[1]), hands.attack_of(node, context))
+    return {"engine": chosen_engine.as_dict()}
+
+
+def craft_parts(
+    node: Node,
+    folder: Path,
+    context: Context,
+    device: torch.device,
+    parts: Sequence[Tensor],
+    chosen: engine.Engine,
+    show: Show,
+) -> None:
+    """Attack batches of the test set, one after the other, and save each as it is finished.
+
+    Parameters
+    ----------
+    parts : sequence of Tensor
+        Numbers of test images, (n,) int64 each.
+    chosen : Engine
+        How gradient passes are run.
+    show : callable
+        Takes the number of images that were finished and, by name, what else there is to show.
+    """
+    data, classifier = context.data(node), context.classifier(node.parents["train"], device)
+    seed, started = derive(node.spec["seed"], "craft"), time.monotonic()
+    with strict_float32():
+        adversary = hands.take(node, context, device, chosen.setup, _images(node, context, parts[0], device))
+        for part in parts:
 
             def report(done: int, total: int, active: int = len(part)) -> None:
-                progress.update(0, batch=f"{done / max(total, 1):.0%}", active=active)
+                show(0, batch=f"{done / max(total, 1):.0%}", active=active)
 
-            images, y = to_unit(data.test[0][part]).to(device), data.test[1][part].to(device)
-            seed = derive(node.spec["seed"], "craft")
-            result = hands.attack(hands.target, images, y, index=part.to(device), seed=seed, progress=report)
-            success, seen = hands.attack.judge(hands.exact, result.x_adv, y, result.target)
+            images, y = _images(node, context, part, device), data.test[1][part].to(device)
+            result = adversary.attack(
+                adversary.target, images, y, index=part.to(device), seed=seed, progress=report
+            )
             z, logits = embed(classifier, result.x_adv, device)
-            tensors = {"embeddings": z, "logits": logits}
-            if hands.foreign:
-                tensors["proxy_predicted"] = seen
-            result = replace(result, success=success, predicted=logits.argmax(dim=1))
+            tensors = {"embeddings": z, "logits": logits, "predicted": logits.argmax(dim=1)}
+            if adversary.foreign:
+                tensors["proxy_predicted"] = result.predicted
             _save(folder, part, result, tensors, time.monotonic() - started)
             started = time.monotonic()
-            progress.update(len(part))
-    finish(folder, chosen, len(candidates), len(data.test[1]), hands.attack)
+            show(len(part))
 
 
-@dataclass(frozen=True)
-class Hands:
-    """An adversary at work: the attack, the target it attacks and the one that judges what comes out.
-
-    Attributes
-    ----------
-    attack : Attack
-    target, exact : Target
-        What the threat model grants, on a folded copy of the classifier for speed, and on the classifier itself.
-    foreign : bool
-        Whether that classifier is a surrogate and not the one under attack.
-    """
-
-    attack: Attack
-    target: Target
-    exact: Target
-    foreign: bool
-
-
-def take(node: Node, context: Context, device: torch.device, sets: dict[str, features.Features]) -> Hands:
-    """Put into the adversary's hands what the threat model of a ``craft`` node grants, and no more.
-
-    `sets` are the features of the classifier under attack; those of a surrogate take their place.
-    """
-    foreign = "surrogate" in node.parents
-    model = node.parents["surrogate" if foreign else "train"]
-    if foreign:
-        sets = features.read(context.artifact(node.parents["surrogate_features"]))
-    watch = None
-    if "detector" in node.parents:
-        fitted = detector.read(context.artifact(node.parents["detector"]))
-        watch = Watch(fitted, sets["train"], sets["validation"], **node.spec["aim"])
-    threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
-    held = context.classifier(model, device)
-    exact = threat.target(held, watch)
-    target = threat.target(fold(held), watch) if node.runtime["fold"] else exact
-    return Hands(make_attack(node.spec["attack"], sets), target, exact, foreign)
+def _engine(node: Node, folder: Path, context: Context, device: torch.device, part: Tensor) -> engine.Engine:
+    """The engine that the crafting was begun with, or the one to begin with."""
+    chosen = engine.resume(folder)
+    if chosen is None:
+        model = hands.held(node)
+        classifier = context.classifier(model, device)
+        chosen = engine.choose(
+            Path(node.runtime["paths"]["output"]),
+            classifier,
+            model.spec["model"],
+            _images(node, context, part, device),
+            node.runtime,
+            graphs="detector" not in node.parents,
+        )
+        engine.begin(folder, chosen)
+    return chosen
 
 
-def make_attack(spec: dict[str, Any], sets: dict[str, features.Features] | None = None) -> Attack:
-    """The attack of a specification; ``confidence: median_margin`` becomes the model's own number.
-
-    Without `sets`, the model's features, it becomes 0: enough to check the attack and to count its passes.
-    """
-    if spec.get("confidence") == "median_margin":
-        spec = spec | {"confidence": median_margin(sets["validation"]) if sets else 0.0}
-    attack: Attack = instantiate(spec)
-    return attack
+def _images(node: Node, context: Context, part: Tensor, device: torch.device) -> Tensor:
+    return to_unit(context.data(node).test[0][part]).to(device)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -136,7 +141,7 @@ def _save(
 ) -> None:
     tensors = {
         name: getattr(result, name)
-        for name in ("x_adv", "success", "y", "predicted", "l2", "linf", "l0", "passes", "zero_gradients")
+        for name in ("x_adv", "success", "y", "l2", "linf", "l0", "passes", "zero_gradients")
     }
     if result.target is not None:
         tensors["target"] = result.target
@@ -167,6 +172,7 @@ def finish(folder: Path, chosen: Tensor, candidates: int, total: int, attack: At
             "attacked": len(chosen),
         },
     )
+    (folder / "engine.json").unlink(missing_ok=True)
     for path in _parts(folder):
         path.unlink()
     (folder / "batches").rmdir()

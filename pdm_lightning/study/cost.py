@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pdm_lightning.data import ImageData
-from pdm_lightning.devices import strict_float32
-from pdm_lightning.models import fold
+from pdm_lightning.stages import engine
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.context import Context
-from pdm_lightning.stages.craft import make_attack
+from pdm_lightning.stages.hands import held, make_attack
 from pdm_lightning.study.plan import Node
-
-REPEATS = 3  # measured passes after the warm-up, of which the fastest counts
-ENOUGH = 2.0  # seconds of measuring after which no further pass is begun
 
 
 @dataclass(frozen=True)
@@ -114,14 +110,19 @@ class _Meter:
         """Seconds of a gradient pass of one image, in a batch as the node crafts it."""
         device = self.context.device(node)
         batch = min(node.runtime["batch_size"] or (512 if device.type == "cuda" else 64), images)
-        spec = node.parents.get("surrogate", node.parents["train"]).spec
-        folded = bool(node.runtime["fold"])
-        kind = json.dumps([spec["model"], classes, shape, batch, folded, str(device)], sort_keys=True)
+        spec, runtime = held(node).spec, node.runtime
+        settings = [spec["model"], classes, shape, batch, runtime["fold"], runtime["micro_batch"]]
+        kind = json.dumps([*settings, str(device)], sort_keys=True)
         if kind not in self.speeds:
             with torch.random.fork_rng(devices=[]):
-                classifier = build_classifier(spec, classes, shape[0]).eval()
-            classifier = (fold(classifier) if folded else classifier.requires_grad_(False)).to(device)
-            self.speeds[kind] = _measure(classifier, torch.full((batch, *shape), 0.5, device=device)) / batch
+                classifier = build_classifier(spec, classes, shape[0]).eval().to(device)
+            example = torch.full((batch, *shape), 0.5, device=device)
+            output = Path(runtime["paths"]["output"])
+            # no graphs: what is measured here is asked for by attacks of all kinds
+            chosen = engine.choose(
+                output, classifier, spec["model"], example, runtime, graphs=False, always=True, save=False
+            )
+            self.speeds[kind] = chosen.seconds
         return self.speeds[kind]
 
 
@@ -131,16 +132,3 @@ def _here(node: Node, context: Context) -> ImageData:
     if data.get("download"):
         node = replace(node, runtime=node.runtime | {"data": data | {"download": False}})
     return context.data(node)
-
-
-def _measure(classifier: torch.nn.Module, x: torch.Tensor) -> float:
-    """Seconds of one gradient of a batch: the fastest of some, after a warm-up."""
-    x.requires_grad_()
-    times: list[float] = []
-    with strict_float32(), torch.enable_grad():
-        while len(times) < 2 or (len(times) <= REPEATS and sum(times) < ENOUGH):
-            started = time.perf_counter()
-            (gradient,) = torch.autograd.grad(classifier(x).sum(), x)
-            gradient.sum().item()  # waits for the device
-            times.append(time.perf_counter() - started)
-    return min(times[1:])

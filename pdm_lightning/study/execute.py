@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
@@ -103,11 +104,11 @@ def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], No
     built = False
     stale = status(context.store, node) == "stale"
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> Mapping[str, Any] | None:
         nonlocal built
         built = True
         say(f"{node.kind} {node.title}")
-        BUILDERS[node.kind](node, folder, context)
+        return BUILDERS[node.kind](node, folder, context)
 
     context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
     outcome.built += built

@@ -61,6 +61,8 @@ def _study(config: Config) -> None:
     number(config, "seed", 0)
     number(config, "features.train_per_class", 1)
     number(config, "craft.batch_size", 1, optional=True)
+    number(config, "craft.micro_batch", 1, optional=True)
+    number(config, "craft.devices", 1)
     flag(config, "craft.fold")
     number(config, "evaluate.bootstrap", 1)
     number(config, "evaluate.min_n", 1)

@@ -23,7 +23,7 @@ def kept(*offers: Offer) -> int:
     """Which of these images, shown one after the other, is kept."""
     x = torch.zeros(1, 1, 1, 1)
     row = torch.zeros(1, dtype=torch.int64)
-    best = Best(Task(lambda x: x, x, row, None, x, row, 0, lambda *a, **k: None))
+    best = Best(Task(lambda x: x, x, row, None, row, 0, lambda *a, **k: None, lambda: x))
     for number, (lead, score, wrong, hit) in enumerate(offers):
         values = torch.tensor([[lead], [score]], dtype=torch.float64)
         best.offer(row, x + number, *values, torch.tensor([wrong]), torch.tensor([hit]))

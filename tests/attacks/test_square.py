@@ -78,7 +78,7 @@ def test_l2_step_spends_the_whole_budget(seed: int, side: int, channels: int, sc
 def test_starts() -> None:
     x = torch.full((3, 2, 6, 8), 0.5)
     none = torch.zeros(3, dtype=torch.int64)
-    task = Task(lambda x: x, x, none, None, x, torch.tensor([4, 7, 4]), 0, lambda *a, **k: None)
+    task = Task(lambda x: x, x, none, None, torch.tensor([4, 7, 4]), 0, lambda *a, **k: None, lambda: x)
     stripes, tiles = _stripes(task), _tiles(task)
     assert stripes.shape == (3, 2, 1, 8)
     assert (stripes.abs() == 1).all()

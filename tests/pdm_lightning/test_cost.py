@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from attacks import Setup
 from pdm_lightning.cli import main
+from pdm_lightning.stages import engine
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
-from pdm_lightning.study import cost
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cost import Cost, costs, duration, total
 from pdm_lightning.study.plan import Plan, make_plan
@@ -43,13 +44,12 @@ def test_one_measurement_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Seconds are passes times the measured time of a batch over its size."""
     measured: list[tuple[int, ...]] = []
 
-    def measure(classifier: torch.nn.Module, x: torch.Tensor) -> float:
-        assert not any(p.requires_grad for p in classifier.parameters())
-        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in classifier.modules())
+    def measure(classifier: torch.nn.Module, x: torch.Tensor, candidates: list[Setup], keep: tuple) -> Any:
         measured.append(tuple(x.shape))
-        return 2.0
+        assert all(setup.fold for setup in candidates)
+        return candidates[0], 0.04
 
-    monkeypatch.setattr(cost, "_measure", measure)
+    monkeypatch.setattr(engine, "fastest", measure)
     words = ["-m", "defense=ce,rce", "attack=fgsm,bim", "budget.images.cheap=100", "craft.batch_size=50"]
     made, context = plan(tmp_path, *words)
     found = costs(made, context)
@@ -115,7 +115,7 @@ def test_plan_and_run_say_it(
 ) -> None:
     """Where something is to be crafted, and nothing where all of it is there."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(cost, "_measure", lambda classifier, x: 8.0)
+    monkeypatch.setattr(engine, "fastest", lambda classifier, x, tried, keep: (tried[0], 8.0 / len(x)))
     words = [*SMALL, f"paths.output={tmp_path}", "attack=bim_010", "budget.images.cheap=8"]
     words += ["budget.train.steps=4", "budget.train.segment=4", "evaluate.min_n=1", "evaluate.bootstrap=20"]
     line = (

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pdm_lightning.models import Classifier, ResNet, fold
+from attacks import fold
+from pdm_lightning.models import Classifier, ResNet
 
 
 def trained_like(preact: bool, depth: int = 14) -> Classifier:

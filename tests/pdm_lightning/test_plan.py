@@ -45,6 +45,8 @@ def keys(cell: Cell, **changes: Any) -> dict[str, str]:
         ("trainer.threads", 1),
         ("craft.batch_size", 7),
         ("craft.fold", False),
+        ("craft.devices", 2),
+        ("craft.micro_batch", 8),
         ("craft.fpr", 0.2),  # no attack of this cell knows a detector
         ("craft.limits", "loo"),
         ("budget.aim", "all"),

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
+from attacks import fold
 from detection import View
-from pdm_lightning.models import Classifier, fold
+from pdm_lightning.models import Classifier
 from pdm_lightning.stages import craft, detector, features
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import Plan, make_plan
@@ -277,6 +278,8 @@ def test_costs_and_places_are_in_no_key_of_a_surrogate(threat_study: Any) -> Non
     before = keys(plan_of(threat_study))
     for key, value in (
         ("craft.fold", False),
+        ("craft.devices", 2),
+        ("craft.micro_batch", 8),
         ("craft.batch_size", 3),
         ("craft.fpr", 0.2),
         ("threat.proxy.model.label", "x"),

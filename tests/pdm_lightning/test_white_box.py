@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 import detection
+from attacks import Setup
 from detection import KDE, Detector
 from pdm_lightning.cli import main
 from pdm_lightning.report import read_csv
-from pdm_lightning.stages import craft, features
+from pdm_lightning.stages import craft, hands
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import ancestry, make_plan
 from pdm_lightning.threat import GrayBox, Watch, WhiteBox
@@ -52,8 +53,7 @@ def built(study: Any, node: Any, folder: Path) -> Path:
 
 
 def hands_of(study: Any, node: Any) -> Any:
-    context = study.fresh()
-    return craft.take(node, context, CPU, features.read(context.artifact(node.parents["features"])))
+    return hands.take(node, study.fresh(), CPU, Setup())
 
 
 @pytest.mark.parametrize("attack", ["fgsm_010", "bim_010"])
@@ -83,23 +83,23 @@ def test_nothing_of_the_detector_hangs_on_what_a_gray_box_holds(threat_study: An
     assert not [thing for thing in reachable(hands) if isinstance(thing, kept)]
     assert not hands.foreign
     # nor where somebody hands the detector over
-    watch = hands_of(threat_study, threat_study.node("white_box", "cw_wb")).exact
+    watch = hands_of(threat_study, threat_study.node("white_box", "cw_wb")).target.exact
     assert [thing for thing in reachable(watch) if isinstance(thing, Detector)]
     sets = threat_study.sets(threat_study.node("gray_box", "bim_010", "features"))
     offered = Watch(watch.watch.detector, sets["train"], sets["validation"])
-    target = GrayBox().target(hands.exact.module, offered)
+    target = GrayBox().target(hands.target.exact.module, offered)
     assert not [thing for thing in reachable(target) if isinstance(thing, kept)]
-    target = WhiteBox().target(hands.exact.module, offered)
+    target = WhiteBox().target(hands.target.exact.module, offered)
     assert [thing for thing in reachable(target) if isinstance(thing, Detector)]
 
 
 def test_folded_and_exact_target_share_detector_and_thresholds(threat_study: Any) -> None:
     hands = hands_of(threat_study, threat_study.node("white_box", "cw_wb"))
-    assert hands.target.module is not hands.exact.module
+    assert hands.target.module is not hands.target.exact.module
     x = torch.rand(5, 1, 8, 8)
-    folded, exact = hands.target.look(x), hands.exact.look(x)
+    folded, exact = hands.target.look(x), hands.target.exact.look(x)
     assert torch.allclose(folded.scores, exact.scores, rtol=1e-3)
-    assert hands.target.threshold == hands.exact.threshold
+    assert hands.target.threshold == hands.target.exact.threshold
 
 
 def test_what_the_attacker_plans_for_is_the_node_s_own(threat_study: Any) -> None:

@@ -1,0 +1,135 @@
+"""How this machine runs gradient passes fastest: measured once for each model and shape of images, then kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from attacks import Setup, fastest
+from attacks.engine import setups
+from pdm_lightning.devices import describe, strict_float32
+from pdm_lightning.models import Classifier
+from pdm_lightning.stages.context import write_json
+
+FOLDER = "passes"
+"""The folder beside the store that keeps what was measured."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the gradient passes of a crafting are run.
+
+    Attributes
+    ----------
+    setup : attacks.Setup
+    seconds : float
+        Of a pass of one image, where it was measured; 0 where there was no choice to make.
+    machine : str
+        On which it was measured.
+    """
+
+    setup: Setup
+    seconds: float
+    machine: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a manifest."""
+        return {"setup": self.setup.as_dict(), "seconds_per_pass": self.seconds, "machine": self.machine}
+
+
+def choose(
+    folder: Path,
+    classifier: Classifier,
+    model: Mapping[str, Any],
+    example: Tensor,
+    craft: Mapping[str, Any],
+    *,
+    graphs: bool = True,
+    always: bool = False,
+    save: bool = True,
+) -> Engine:
+    """The setup that was saved for this machine, model, shape and settings; else the fastest, measured now and saved.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study's output; what is measured lies in its folder ``passes``.
+    classifier : Classifier
+        On its device; its weights do not matter.
+    model : mapping
+        What it was built from.
+    example : Tensor
+        (n, C, H, W) images, as many as an attack will have in hand.
+    craft : mapping
+        Has ``fold`` and ``micro_batch`` (None: measured).
+    graphs : bool
+        Whether CUDA graphs are an option.
+    always : bool
+        Measure also where there is no choice: for the seconds.
+    save : bool
+        Keep what was measured.
+    """
+    candidates = _candidates(example, craft["fold"], craft["micro_batch"], graphs)
+    machine = describe(example.device)
+    if len(candidates) == 1 and not always:
+        return Engine(candidates[0], 0.0, machine)
+    what = {
+        "machine": machine,
+        "model": {"settings": dict(model), "classes": classifier.num_classes},
+        "images": list(example.shape),
+        "candidates": [setup.as_dict() for setup in candidates],
+    }
+    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = folder / FOLDER / f"{key}.json"
+    found = _read(path)
+    if found is None:
+        with strict_float32():
+            setup, seconds = fastest(classifier, example, candidates, keep=classifier.tapped)
+        found = Engine(setup, seconds, machine)
+        if save:
+            _write(path, what | found.as_dict())
+    return found
+
+
+def resume(folder: Path) -> Engine | None:
+    """The engine that a crafting in this folder was begun with; None where none was."""
+    return _read(folder / "engine.json")
+
+
+def begin(folder: Path, engine: Engine) -> None:
+    """Note the engine in the folder of a crafting, for whoever resumes it."""
+    _write(folder / "engine.json", engine.as_dict())
+
+
+def _candidates(example: Tensor, fold: bool, micro_batch: int | None, graphs: bool) -> list[Setup]:
+    if not fold:  # the exact path: the classifier itself
+        return [Setup(fold=False, micro_batch=micro_batch)]
+    found = setups(example)
+    if not graphs:
+        found = [setup for setup in found if not setup.cuda_graph]
+    if micro_batch is not None:
+        found = list(dict.fromkeys(replace(setup, micro_batch=micro_batch) for setup in found))
+    return found
+
+
+def _read(path: Path) -> Engine | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        setup = Setup(**content["setup"])
+        return Engine(setup, float(content["seconds_per_pass"]), str(content["machine"]))
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
+        return None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    write_json(scratch, content)
+    scratch.replace(path)

@@ -1,0 +1,237 @@
+"""A crafting shared among processes gives what one process gives, and loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from attacks import FGSM, Setup
+from pdm_lightning.holder import process_start
+from pdm_lightning.stages import craft, engine, shards
+
+ROOT = Path(__file__).parents[2]
+STUDY = runpy.run_path(str(Path(__file__).with_name("threat_study.py")))
+CPU = torch.device("cpu")
+
+
+def silent(done: int, **_: Any) -> None:
+    """Show nothing."""
+
+
+def crafted(study: Any, node: Any, folder: Path, **runtime: Any) -> dict[str, Tensor]:
+    folder.mkdir(exist_ok=True)
+    node = replace(node, runtime=node.runtime | runtime)
+    craft.build(node, folder, study.fresh())
+    return load_file(folder / "adversarial.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("threat", "attack"), [("gray_box", "bim_010"), ("white_box", "cw_wb"), ("black_box", "cw_wb")]
+)
+def test_equal_to_one_process(threat: str, attack: str, threat_study: Any, tmp_path: Path) -> None:
+    """Float32: the same images in the same order, 99.9 % of pixels or L2 within 0.5 %."""
+    node = threat_study.node(threat, attack)
+    one = crafted(threat_study, node, tmp_path / "one", batch_size=6)
+    three = crafted(threat_study, node, tmp_path / "three", batch_size=4, devices=3)
+    assert one.keys() == three.keys()
+    assert torch.equal(one["index"], three["index"])
+    assert torch.equal(one["y"], three["y"])
+    if attack == "bim_010":
+        assert ((one["x_adv"] - three["x_adv"]).abs() < 1e-6).float().mean() >= 0.999
+    assert (one["success"] == three["success"]).float().mean() >= 0.99
+    both = one["success"] & three["success"]
+    if both.any():
+        assert three["l2"][both].mean() == pytest.approx(float(one["l2"][both].mean()), rel=5e-3)
+    assert sorted(p.name for p in (tmp_path / "three").iterdir()) == ["adversarial.safetensors", "craft.json"]
+
+
+def test_only_missing_batches_are_attacked(threat_study: Any, tmp_path: Path) -> None:
+    """What an earlier call finished stays, down to the byte."""
+    node = threat_study.node("gray_box", "fgsm_010")
+    node = replace(node, runtime=node.runtime | {"batch_size": 4, "devices": 2})
+    context = threat_study.fresh()
+    whole = crafted(threat_study, node, tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    begun = engine.Engine(Setup(fold=False), 0.0, "")
+    craft.craft_parts(node, _batches(tmp_path / "part"), context, CPU, [whole["index"][4:8]], begun, silent)
+    kept = next((tmp_path / "part" / "batches").glob("*.safetensors"))
+    marked = load_file(kept) | {"l0": torch.full((4,), 77.0)}
+    craft.save_file(marked, kept)
+    assert (
+        crafted(threat_study, node, tmp_path / "part")["l0"].tolist()
+        == whole["l0"][:4].tolist() + [77.0] * 4 + whole["l0"][8:].tolist()
+    )
+
+
+def _batches(folder: Path) -> Path:
+    (folder / "batches").mkdir(parents=True)
+    return folder
+
+
+def test_a_resumed_crafting_keeps_its_engine(threat_study: Any, tmp_path: Path) -> None:
+    node = threat_study.node("gray_box", "bim_010")
+    begun = engine.Engine(Setup(channels_last=True, micro_batch=3), 0.5, "another machine")
+    engine.begin(tmp_path, begun)
+    made = craft.build(node, tmp_path, threat_study.fresh())
+    assert made == {"engine": begun.as_dict()}
+
+
+def test_the_manifest_says_how_it_was_made(threat_study: Any) -> None:
+    node = threat_study.node("gray_box", "bim_010")
+    made = threat_study.artifact(node).manifest["made"]["engine"]
+    assert made["setup"]["fold"]
+    assert made["seconds_per_pass"] > 0
+    assert "torch" in made["machine"]
+    (saved,) = [
+        json.loads(path.read_text())
+        for path in (threat_study.output / engine.FOLDER).glob("*.json")
+        if json.loads(path.read_text())["images"][0] == _attacked(threat_study, node)
+        and json.loads(path.read_text())["model"]["settings"]["widths"] == [4, 8, 16]
+    ]
+    assert saved["setup"] == made["setup"]
+
+
+def _attacked(study: Any, node: Any) -> int:
+    return int(study.artifact(node).json("craft.json")["attacked"])
+
+
+def test_measured_once(threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fastest(classifier: Any, x: Tensor, candidates: list[Setup], keep: tuple) -> tuple[Setup, float]:
+        calls.append(len(x))
+        return candidates[-1], 0.25
+
+    monkeypatch.setattr(engine, "fastest", fastest)
+    node = threat_study.node("gray_box", "bim_010")
+    classifier = threat_study.fresh().classifier(node.parents["train"], CPU)
+    x, craft_settings = torch.rand(40, 1, 8, 8), {"fold": True, "micro_batch": None}
+    model = node.parents["train"].spec["model"]
+    first = engine.choose(tmp_path, classifier, model, x, craft_settings)
+    again = engine.choose(tmp_path, classifier, model, x, craft_settings)
+    assert calls == [40]
+    assert first == again
+    assert first.setup == Setup(channels_last=True, micro_batch=32)
+    engine.choose(tmp_path, classifier, model, x[:20], craft_settings)
+    assert calls == [40, 20]
+    (path, _) = sorted((tmp_path / engine.FOLDER).glob("*.json"), key=lambda p: p.read_text())
+    for ruin in ("{", "[]", '{"setup": {"micro_batch": -1}}'):
+        path.write_text(ruin)
+    n = len(calls)
+    engine.choose(tmp_path, classifier, model, x, craft_settings)
+    engine.choose(tmp_path, classifier, model, x[:20], craft_settings)
+    assert len(calls) == n + 1  # a damaged record is measured anew
+
+
+def test_the_exact_path_and_a_given_micro_batch(threat_study: Any, tmp_path: Path) -> None:
+    node = threat_study.node("gray_box", "bim_010")
+    classifier = threat_study.fresh().classifier(node.parents["train"], CPU)
+    model, x = node.parents["train"].spec["model"], torch.rand(4, 1, 8, 8)
+    exact = engine.choose(tmp_path, classifier, model, x, {"fold": False, "micro_batch": None})
+    assert exact.setup == Setup(fold=False)
+    assert not (tmp_path / engine.FOLDER).exists()
+    given = engine.choose(tmp_path, classifier, model, x, {"fold": True, "micro_batch": 2})
+    assert given.setup.micro_batch == 2
+
+
+class Broken(FGSM):
+    """Fails in whichever process it works."""
+
+    def craft(self, task: Any) -> Any:
+        raise OSError(self.errno(), "no room left")
+
+    @staticmethod
+    def errno() -> int:
+        return errno.ENOSPC
+
+
+class Wrong(FGSM):
+    """Fails with an error of its own."""
+
+    def craft(self, task: Any) -> Any:
+        raise ValueError("a mistake\nand its second line")
+
+
+class Killed(FGSM):
+    """Ends its process as the kernel does when memory runs out."""
+
+    def craft(self, task: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("Broken", "no room left"),
+        ("Wrong", "^ValueError: a mistake$"),
+        ("Killed", "exit code -9.*smaller craft.batch_size"),
+    ],
+)
+def test_a_failure_is_told_in_one_line(
+    kind: str, message: str, threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    node = threat_study.node("gray_box", "fgsm_010")
+    node = replace(node, spec=node.spec | {"attack": {"_target_": f"{Path(__file__).stem}.{kind}"}})
+    with pytest.raises(shards.ShardFailed, match=message) as caught:
+        crafted(threat_study, node, tmp_path, batch_size=4, devices=2)
+    assert "\n" not in str(caught.value)
+    if kind == "Broken":
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == errno.ENOSPC
+
+
+def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert shards.devices(torch.device("cuda", 1), 2) == [torch.device("cuda", 1), torch.device("cuda", 2)]
+    with pytest.raises(ValueError, match=r"craft.devices=4: PyTorch sees 3 GPUs here.*use craft.devices=3"):
+        shards.devices(torch.device("cuda", 0), 4)
+
+
+def test_the_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """Also where that is killed."""
+    script = f"""
+import os, runpy, sys, threading, time
+from multiprocessing import get_context
+def work(path):
+    from pdm_lightning.stages import shards
+    shards._end_with_parent()
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(60)
+if __name__ == "__main__":
+    get_context("spawn").Process(target=work, args=({str(tmp_path / "pid")!r},)).start()
+    time.sleep(60)
+"""
+    (tmp_path / "parent.py").write_text(script)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=env)
+    try:
+        child = int(_when(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert _when(lambda: process_start(child) is None)
+
+
+def _when(condition: Any) -> Any:
+    """What the condition gives, once it gives something."""
+    for _ in range(600):
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it never came")
