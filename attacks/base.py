@@ -153,8 +153,8 @@ class Attack(ABC):
         ----------
         target : object
             Has ``logits(x)``, or is an ``nn.Module`` or any callable from images to readout logits (N, K). It may
-            be a prepared copy, faster than the original, with that as its ``exact`` and a ``micro_batch``: see
-            `attacks.prepare`.
+            be a prepared copy, faster than the original, with that as its ``exact``, a ``micro_batch`` and a
+            ``slack``: see `attacks.prepare`.
         x : Tensor
             Clean images, (N, C, H, W), float32 or float64 in [0, 1]; N may be 0.
         y : Tensor, optional
@@ -226,6 +226,7 @@ class Attack(ABC):
             clean=clean,
             model=model,
             micro_batch=getattr(model, "micro_batch", None),
+            slack=getattr(model, "slack", 0.0),
         )
 
     def judge(

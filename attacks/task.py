@@ -70,6 +70,8 @@ class Task:
         The target as it was given: for attacks that need more of it than logits.
     micro_batch : int or None
         Images whose forward and backward pass run together; None: all in hand.
+    slack : float
+        By how much a margin may be off where `logits` are those of a prepared copy: the judge has others.
     """
 
     logits: Logits
@@ -82,6 +84,7 @@ class Task:
     clean: Callable[[], Tensor]
     model: Any = None
     micro_batch: int | None = None
+    slack: float = 0.0
 
     @property
     def clean_logits(self) -> Tensor:

@@ -25,11 +25,14 @@ class Target:
         Who judges the result, where the module is a prepared copy of another.
     micro_batch : int or None
         Images whose forward and backward pass run together; None: all that an attack has in hand.
+    slack : float
+        By how much a margin of two logits may differ from that of `exact`.
     """
 
     module: nn.Module
     exact: Target | None = field(default=None, kw_only=True)
     micro_batch: int | None = field(default=None, kw_only=True)
+    slack: float = field(default=0.0, kw_only=True)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the readout logits (N, K) of images (N, C, H, W) in [0, 1], differentiable."""

@@ -104,15 +104,15 @@ def _engine(node: Node, folder: Path, context: Context, device: torch.device, pa
     chosen = engine.resume(folder)
     if chosen is None:
         model = hands.held(node)
-        classifier = context.classifier(model, device)
-        chosen = engine.choose(
-            Path(node.runtime["paths"]["output"]),
-            classifier,
-            model.spec["model"],
-            _images(node, context, part, device),
-            node.runtime,
-            graphs="detector" not in node.parents,
-        )
+        with shards.as_one_of(device, node.runtime["devices"]):
+            chosen = engine.choose(
+                Path(node.runtime["paths"]["output"]),
+                context.classifier(model, device),
+                model.spec["model"],
+                _images(node, context, part, device),
+                node.runtime,
+                graphs="detector" not in node.parents,
+            )
         engine.begin(folder, chosen)
     return chosen
 

@@ -68,7 +68,7 @@ def take(
     if setup.fold:
         ready = prepare(classifier, example, setup, keep=classifier.tapped)
         target = threat.target(ready.module, watch)
-        target = replace(target, exact=exact, micro_batch=setup.micro_batch)
+        target = replace(target, exact=exact, micro_batch=setup.micro_batch, slack=ready.slack)
     else:
         target = replace(exact, micro_batch=setup.micro_batch)
     return Hands(make_attack(node.spec["attack"], sets), target, "surrogate" in node.parents)

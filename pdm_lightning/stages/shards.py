@@ -53,6 +53,23 @@ def devices(first: torch.device, count: int) -> list[torch.device]:
     return [torch.device("cuda", start + rank) for rank in range(count)]
 
 
+def share_of_threads(device: torch.device, count: int) -> int:
+    """CPU threads of each of `count` processes: a part of this one's where the CPU computes."""
+    threads = torch.get_num_threads()
+    return max(1, threads // count) if device.type == "cpu" else threads
+
+
+@contextmanager
+def as_one_of(device: torch.device, count: int) -> Iterator[None]:
+    """Compute with the threads that one of `count` processes will have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(share_of_threads(device, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def run(
     node: Node,
     folder: Path,
@@ -72,7 +89,7 @@ def run(
     """
     count = min(int(node.runtime["devices"]), len(parts))
     places = devices(context.device(node), count)
-    threads = max(1, torch.get_num_threads() // count) if places[0].type == "cpu" else torch.get_num_threads()
+    threads = share_of_threads(places[0], count)
     spawn = get_context("spawn")  # a forked process cannot use a GPU, nor threads that its parent had
     workers: dict[connection.Connection, BaseProcess] = {}
     for rank, place in enumerate(places):

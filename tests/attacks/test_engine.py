@@ -214,3 +214,23 @@ def test_in_parts_joins_every_column(images: Tensor) -> None:
     )
     assert torch.equal(doubled, images * 2)
     assert count.tolist() == [5] * 15 + [1]
+
+
+def test_a_success_holds_for_the_judge_too(trained: nn.Module, images: Tensor) -> None:
+    """The nearest iterate lies at the limit: where a copy's margins are off by the slack, it still counts."""
+
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = trained(x)
+            return logits - 0.05 * nn.functional.one_hot(labels, 10)[: len(x)]  # every margin .05 too large
+
+    labels = trained(images).argmax(1)
+    attack = CarliniWagner(
+        max_iterations=60, lr=0.05, abort_early=False, binary_search_steps=1, initial_const=9
+    )
+    loose = attack(Prepared(Shifted(), trained, Setup()), images)
+    held = attack(Prepared(Shifted(), trained, Setup(), slack=0.05), images)
+    assert held.success.all()
+    assert loose.success.sum() < 16
+    assert prepare(trained, images, Setup()).slack > 0
+    assert prepare(trained, images, Setup(fold=False)).slack == 0

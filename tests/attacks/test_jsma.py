@@ -1,69 +1,12 @@
-"""JSMA: the exact pair, by hand, the budget of pixels, and what is left out."""
+"""JSMA: by hand, the budget of pixels, and what is left out."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import attacks.saliency as saliency
 from attacks import JSMA
-from attacks.saliency import best_pair, best_pixel
-
-TIMES = settings(max_examples=60, deadline=None)
-
-
-def draw(seed: int, size: int, rounded: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gains and drops (with ties where rounded), and which pixels are allowed."""
-    generator = torch.Generator().manual_seed(seed)
-    gain, drop = (torch.randn(3, size, generator=generator, dtype=torch.float64) for _ in range(2))
-    if rounded:
-        gain, drop = gain.round(), drop.round()
-    return gain, drop, torch.rand(3, size, generator=generator) > 0.2
-
-
-@TIMES
-@given(st.integers(0, 10**6), st.integers(2, 40), st.booleans(), st.booleans())
-def test_best_pair_equals_the_table_of_all_pairs(seed: int, size: int, rounded: bool, opposed: bool) -> None:
-    gain, drop, allowed = draw(seed, size, rounded)
-    if opposed:  # every pixel on the Pareto front: nothing to prune
-        drop = 0.5 - gain
-    expected, found_expected = [], []
-    for g, d, a in zip(gain.tolist(), drop.tolist(), allowed.tolist(), strict=True):
-        scores = [
-            (g[p] + g[q]) * (d[p] + d[q])
-            for p in range(size)
-            for q in range(p)
-            if a[p] and a[q] and g[p] + g[q] > 0 and d[p] + d[q] > 0
-        ]
-        expected.append(max(scores, default=0.0))
-        found_expected.append(bool(scores))
-    pixels, found = best_pair(gain, drop, allowed)
-    assert found.tolist() == found_expected
-    score = gain.gather(1, pixels).sum(1) * drop.gather(1, pixels).sum(1)
-    assert score[found].tolist() == pytest.approx(torch.tensor(expected)[found].tolist(), rel=1e-6)
-    assert allowed.gather(1, pixels)[found].all()
-    assert (pixels[found, 0] != pixels[found, 1]).all()
-
-
-def test_best_pair_in_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    gain, drop, allowed = draw(1, 30, False)
-    whole = best_pair(gain, drop, allowed)
-    monkeypatch.setattr(saliency, "TABLE", 1)
-    parts = best_pair(gain, drop, allowed)
-    assert torch.equal(whole[0], parts[0])
-    assert torch.equal(whole[1], parts[1])
-
-
-def test_best_pixel_by_hand() -> None:
-    gain = torch.tensor([[2.0, -5.0, 3.0, 9.0], [1.0, 1.0, 1.0, -1.0]])
-    drop = torch.tensor([[2.0, -5.0, 1.0, 9.0], [-1.0, 0.0, -2.0, 4.0]])
-    allowed = torch.tensor([[True, True, True, False], [True, True, True, True]])
-    pixel, found = best_pixel(gain, drop, allowed)
-    assert found.tolist() == [True, False]
-    assert pixel[0].tolist() == [0]
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> nn.Module:

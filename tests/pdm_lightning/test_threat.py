@@ -177,7 +177,7 @@ def test_gray_box_gives_the_readout_alone(watch: Watch) -> None:
 
 def held(target: Target) -> dict:
     """All that a target holds on to."""
-    return {name: value for name, value in vars(target).items() if value is not None}
+    return {name: value for name, value in vars(target).items() if value}
 
 
 @pytest.mark.parametrize("kind", [WhiteBox, BlackBox, Transfer])
