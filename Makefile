@@ -1,12 +1,13 @@
 # make run    sets everything up and runs the quickstart
 # make test   sets everything up and runs the tests
+# make bench  sets everything up and measures the attacks beside public libraries
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?= experiment=quickstart
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types check clean
+.PHONY: help run test lint format types check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,10 @@ types: $(BIN)/.developer ## mypy
 	$(BIN)/mypy
 
 check: lint types test ## everything that CI runs
+
+bench: $(BIN)/.developer ## measure the attacks beside public libraries (make bench BENCH="--families fgsm,bim")
+	$(BIN)/python -m pip install --quiet -e '.[benchmark]'
+	$(BIN)/python -m benchmarks.attacks $(BENCH)
 
 clean: ## delete the virtual environment and caches; outputs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
