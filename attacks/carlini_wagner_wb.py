@@ -113,7 +113,7 @@ class CarliniWagnerWhiteBox(JointAttack):
     def _misclassified(task: Task, aim: Tensor) -> Objective:
         def objective(x_adv: Tensor, rows: Tensor) -> Verdict:
             lead = margin(task.logits(x_adv), task.y[rows], aim[rows])
-            return Verdict((-lead).relu(), lead, lead >= 0)
+            return Verdict((task.slack - lead).relu(), lead, lead >= task.slack)
 
         return objective
 
@@ -123,9 +123,11 @@ class CarliniWagnerWhiteBox(JointAttack):
         def objective(x_adv: Tensor, rows: Tensor) -> Verdict:
             look = watched.look(x_adv, aim[rows])
             excess = (look.scores - limits[aim[rows]]).relu().to(x_adv.dtype)
-            shortfall = (-margin(look.logits, task.y[rows], aim[rows])).relu()
+            lead = margin(look.logits, task.y[rows], aim[rows])
+            shortfall = (task.slack - lead).relu()
             penalty = shortfall + excess
-            hit = (look.logits.argmax(dim=1) == aim[rows]) & (look.scores <= limits[aim[rows]])
+            hit = (look.logits.argmax(dim=1) == aim[rows]) & (lead >= task.slack)
+            hit &= look.scores <= limits[aim[rows]]
             return Verdict(penalty, -penalty, hit)
 
         return objective

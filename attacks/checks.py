@@ -72,7 +72,7 @@ def check_logits(logits: Tensor, count: int) -> None:
         raise ValueError(f"the target must return logits of shape ({count}, K) with K >= 2, not {shape}")
     if not torch.isfinite(logits).all():
         raise ValueError(
-            "the target returned NaN or infinite logits on the clean images: check the trained weights"
+            "the target returned NaN or infinite logits: check the trained weights and the images"
         )
 
 

@@ -17,8 +17,8 @@ from attacks.checks import check_count
 from attacks.folding import fold
 from attacks.target import frozen
 
-# how far the logits of a prepared copy may lie from the original's, for logits of size 1 or less
-TOLERANCE = 1e-4
+# how far the logits of a prepared copy may lie from the original's: so much or, for large ones, that share of them
+TOLERANCE, ROUNDING = 1e-4, 2e-6
 # adversarial images may lie further apart than the clean ones on which the difference is measured
 SAFETY = 4
 # measured passes of each candidate, of which the fastest counts, and the gain below which the simpler one is kept
@@ -116,7 +116,8 @@ def prepare(
     Warns
     -----
     RuntimeWarning
-        The folded copy's logits differ by more than 1e-4: the batch norms stay.
+        The network cannot be folded, or its copy's logits differ by more than 1e-4: the batch norms stay. Without an
+        `example` nothing is compared.
 
     Examples
     --------
@@ -127,25 +128,26 @@ def prepare(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"prepare() needs an nn.Module, not {type(model).__name__}")
+    if example is not None and not len(example):
+        example = None
     if setup is None:
         setup = Setup() if example is None else fastest(model, example, keep=keep)[0]
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
-    ready = _arrange(plain, setup, keep)
-    slack = 2 * TOLERANCE if setup.fold else 0.0
-    if example is not None and setup.fold:
-        apart, size = _difference(plain, ready, example)
+    if setup.cuda_graph and example is None:
+        raise ValueError("a CUDA graph is recorded on images: give prepare() an example")
+    ready, slack, why = _arrange(model, setup, keep), 2 * TOLERANCE if setup.fold else 0.0, ""
+    if setup.fold and ready is None:
+        why = "this network's batch norms cannot be folded"
+    elif setup.fold and ready is not None and example is not None:
+        apart, limit = _difference(model, ready, example)
         slack = SAFETY * 2 * apart
-        if apart > TOLERANCE * max(1.0, size):
-            warnings.warn(
-                "folding batch norms changes the logits by more than 1e-4: they stay",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            setup, slack = replace(setup, fold=False), 0.0
-            ready = _arrange(plain, setup, keep)
-    if setup.cuda_graph:
-        if example is None:
-            raise ValueError("a CUDA graph is recorded on images: give prepare() an example")
+        why = "" if apart <= limit else f"folding batch norms changes the logits by {apart:.1g}"
+    if why:
+        warnings.warn(f"{why}: they stay", RuntimeWarning, stacklevel=2)
+        setup, slack = replace(setup, fold=False), 0.0
+        ready = _arrange(model, setup, keep)
+    if ready is None:  # cannot even be copied
+        ready = model
+    if setup.cuda_graph and example is not None:
         ready = _Graphed(ready, example, setup.micro_batch or len(example))
     return Prepared(ready, model, setup, slack)
 
@@ -214,17 +216,33 @@ def pass_seconds(target: Prepared, x: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _arrange(plain: nn.Module, setup: Setup, keep: Collection[str]) -> nn.Module:
-    ready = fold(plain, keep) if setup.fold else copy.deepcopy(plain)
+def _arrange(model: nn.Module, setup: Setup, keep: Collection[str]) -> nn.Module | None:
+    """A frozen copy in eval mode, folded and laid out; None where the network does not allow it."""
+    try:
+        with frozen(model):
+            plain = copy.deepcopy(model)
+        plain = plain.eval().requires_grad_(False)
+        ready = fold(plain, keep) if setup.fold else plain
+    except Exception:  # whatever a network's own layers raise
+        return None
     # the layout of the weights decides: a convolution brings its input into it
     return ready.to(memory_format=torch.channels_last) if setup.channels_last else ready
 
 
-def _difference(plain: nn.Module, ready: nn.Module, example: Tensor) -> tuple[float, float]:
-    """Largest difference of two networks' logits, and the largest logit."""
-    with torch.no_grad():
-        expected, found = plain(example), ready(example)
-    return float((found - expected).abs().max()), float(expected.abs().max())
+def _difference(model: nn.Module, ready: nn.Module, example: Tensor) -> tuple[float, float]:
+    """Largest difference of a network's and its copy's logits, and how large it may be."""
+    with torch.no_grad(), frozen(model):
+        expected = model(example)
+        try:
+            found = ready(example)
+        except Exception:  # a forward that asks for what was folded away
+            return math.inf, 0.0
+    finite = expected.isfinite().all(dim=1)  # an image that the network itself fails on tells nothing
+    if not finite.any():
+        return 0.0, TOLERANCE
+    apart = float((found - expected)[finite].abs().max())
+    limit = max(TOLERANCE, ROUNDING * float(expected[finite].abs().max()))
+    return (apart if math.isfinite(apart) else math.inf), limit
 
 
 class _Graphed(nn.Module):

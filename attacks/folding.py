@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them, wherever a network's graph allows it."""
+"""Batch norms folded into the convolutions before them, wherever a network's graph allows it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold(module: nn.Module, keep: Collection[str] = ()) -> nn.Module:
     """Copy a network, fold its batch norms, freeze it.
 
-    In eval mode a batch norm is an affine map, which a convolution or linear layer before it can take over: the output
-    stays the same up to rounding (about 1e-5), a gradient pass takes about two thirds of the time. Which batch norm
-    follows which layer is read from the graph that `torch.fx` traces; what it cannot trace (control flow that depends
-    on a tensor) is entered, child by child.
+    In eval mode a batch norm is an affine map, which a convolution before it can take over: the output stays the same
+    up to rounding (about 1e-5), a gradient pass takes about two thirds of the time. Which batch norm follows which
+    convolution is read from the graph that `torch.fx` traces; what it cannot trace (control flow that depends on a
+    tensor) is entered, child by child. Layers with hooks or parametrizations stay. What no trace tells (that code
+    outside of a traced part also looks into it) shows in the logits alone: `prepare` compares them, given an example.
 
     Parameters
     ----------
     module : nn.Module
         In eval mode; it is not changed.
     keep : collection of str
-        Names of layers whose own output somebody looks at: their batch norms stay.
+        Names of layers, or of containers, whose own output somebody looks at: their batch norms stay.
 
     Returns
     -------
@@ -41,17 +43,20 @@ def fold(module: nn.Module, keep: Collection[str] = ()) -> nn.Module:
     names = Counter(id(m) for _, m in folded.named_modules(remove_duplicate=False))
     for before_name, norm_name in list(_pairs(folded)):
         before, norm = folded.get_submodule(before_name), folded.get_submodule(norm_name)
+        looked_at = any(f"{before_name}.".startswith(f"{name}.") for name in keep)
         # a layer with two names is two places at once: it cannot become two different layers
-        if before_name in keep or names[id(before)] > 1 or names[id(norm)] > 1:
+        twice = max(names[id(before)], names[id(norm)]) > 1
+        if looked_at or twice or not (_plain(before, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
             continue
-        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            _replace(folded, before_name, fuse_conv_bn_eval(before, norm))
-        elif isinstance(before, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
-            _replace(folded, before_name, fuse_linear_bn_eval(before, norm))
-        else:
-            continue
+        _replace(folded, before_name, fuse_conv_bn_eval(before, norm))  # type: ignore[type-var, arg-type]
         _replace(folded, norm_name, nn.Identity())
     return folded.requires_grad_(False)
+
+
+def _plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer does what its kind does, and nothing besides."""
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return isinstance(module, kind) and not hooked and not parametrize.is_parametrized(module)
 
 
 def _pairs(root: nn.Module) -> Iterator[tuple[str, str]]:
@@ -68,7 +73,7 @@ def _pairs(root: nn.Module) -> Iterator[tuple[str, str]]:
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
             continue
         norm = root.get_submodule(str(node.target))
-        frozen_norm = isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm.running_mean is not None
+        frozen_norm = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
         if frozen_norm and runs[node.target] == runs[before.target] == 1:
             yield str(before.target), str(node.target)
 

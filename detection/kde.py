@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from detection import bandwidth as rules
 from detection.base import Detector
-from detection.density import leave_one_out, log_density
+from detection.density import Densities
 from detection.features import LAYERS, Features, View
 
 RULES = ("validation", "loo", "nn_median")
@@ -75,6 +75,7 @@ class KDE(Detector):
         self.kernels_per_class, self.layer, self.seed = kernels_per_class, layer, seed
         self.bandwidth_ = math.nan
         self._kernels: list[Tensor] = []
+        self._densities: Densities | None = None
 
     def __repr__(self) -> str:
         return (
@@ -111,7 +112,7 @@ class KDE(Detector):
             )
         kernels = [points[self._draw(rows, c)] for c, rows in enumerate(groups)]
         self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(kernels, validation)
-        self._kernels = kernels
+        self._kernels, self._densities = kernels, None
         return self
 
     def _draw(self, rows: Tensor, label: int) -> Tensor:
@@ -154,14 +155,14 @@ class KDE(Detector):
         ValueError
             Where a class has one kernel alone: nothing is left to score it with.
         """
-        self._check_fitted()
+        densities = self._ready()
         alone = [str(c) for c, kernels in enumerate(self._kernels) if len(kernels) < 2]
         if alone:
             raise ValueError(
                 f"KDE: class {', '.join(alone)} has one kernel, and none is left once it is left out: "
                 "raise kernels_per_class, or use craft.limits=validation"
             )
-        return [-leave_one_out(kernels, self.bandwidth_) for kernels in self._kernels]
+        return [-densities.leave_one_out(label) for label in range(len(self._kernels))]
 
     def log_density(self, points: Tensor, classes: Tensor) -> Tensor:
         """Log density of each point under the kernels of a class given for it.
@@ -185,22 +186,24 @@ class KDE(Detector):
         ValueError
             For points of another dimension, points that are not finite, or a class without kernels.
         """
-        self._check_ready(points, classes)
-        points = _finite(points, "scored")
-        result = points.new_zeros(len(points))
-        for label in classes.unique().tolist():
-            rows = (classes == label).nonzero().flatten()
-            result = result.index_copy(
-                0, rows, log_density(points[rows], self._kernels[label], self.bandwidth_)
-            )
-        return result
+        densities = self._ready(points.device)
+        self._check(points, classes)
+        return densities(_finite(points, "scored"), classes)
+
+    def _ready(self, device: torch.device | None = None) -> Densities:
+        """What a query needs, made once and kept: an attack scores on its device thousands of times."""
+        self._check_fitted()
+        device = self._kernels[0].device if device is None else device
+        if self._densities is None or self._densities.device != device:
+            self._kernels = [k.to(device) for k in self._kernels]
+            self._densities = Densities(self._kernels, self.bandwidth_)
+        return self._densities
 
     def _check_fitted(self) -> None:
         if not self._kernels:
             raise RuntimeError("this KDE has no kernels yet: call fit or load_state_dict first")
 
-    def _check_ready(self, points: Tensor, classes: Tensor) -> None:
-        self._check_fitted()
+    def _check(self, points: Tensor, classes: Tensor) -> None:
         dim = self._kernels[0].shape[1]
         if points.dim() != 2 or points.shape[1] != dim or classes.shape != points.shape[:1]:
             raise ValueError(
@@ -212,8 +215,6 @@ class KDE(Detector):
                 f"KDE: classes must lie in 0..{len(self._kernels) - 1}, "
                 f"found {int(classes.min())}..{int(classes.max())}"
             )
-        # moved once and kept: an attack scores on its device thousands of times
-        self._kernels = [k.to(points.device) for k in self._kernels]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Kernels (M, d) float64, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU."""
@@ -234,13 +235,14 @@ class KDE(Detector):
             )
         counts = state["classes"].bincount().tolist()
         self._kernels = list(state["kernels"].double().split(counts))
-        self.bandwidth_ = float(state["bandwidth"])
+        self.bandwidth_, self._densities = float(state["bandwidth"]), None
         return self
 
 
 def _finite(points: Tensor, which: str) -> Tensor:
     """Cast to float64 (autograd casts the gradient back), refusing NaN and infinities."""
-    bad = int((~torch.isfinite(points)).any(dim=1).sum())
+    # a sum is cheap, and finite only without NaN or infinity; it may overflow, hence the count
+    bad = 0 if torch.isfinite(points.sum()) else int((~torch.isfinite(points)).any(dim=1).sum())
     if bad:
         raise ValueError(
             f"KDE: {bad} of {len(points)} {which} embeddings are not finite: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,6 +39,14 @@ class Target:
         """Return the readout logits (N, K) of images (N, C, H, W) in [0, 1], differentiable."""
         logits: Tensor = self.module(x)
         return logits
+
+
+def judged_by(target: Target, exact: Target, micro_batch: int | None, slack: float) -> Target:
+    """The target, on a prepared copy, with who judges what it brings; whatever class a threat model made it of."""
+    ready = copy.copy(target)
+    for name, value in {"exact": exact, "micro_batch": micro_batch, "slack": slack}.items():
+        object.__setattr__(ready, name, value)  # frozen, for one, but this one is new
+    return ready
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,7 +81,8 @@ def craft_parts(
     data, classifier = context.data(node), context.classifier(node.parents["train"], device)
     seed, started = derive(node.spec["seed"], "craft"), time.monotonic()
     with strict_float32():
-        adversary = hands.take(node, context, device, chosen.setup, _images(node, context, parts[0], device))
+        example = _images(node, context, parts[0], device)
+        adversary = hands.take(node, context, device, chosen.setup, chosen.slack, example)
         for part in parts:
 
             def report(done: int, total: int, active: int = len(part)) -> None:
@@ -101,19 +103,22 @@ def craft_parts(
 
 def _engine(node: Node, folder: Path, context: Context, device: torch.device, part: Tensor) -> engine.Engine:
     """The engine that the crafting was begun with, or the one to begin with."""
-    chosen = engine.resume(folder)
-    if chosen is None:
-        model = hands.held(node)
-        with shards.as_one_of(device, node.runtime["devices"]):
-            chosen = engine.choose(
-                Path(node.runtime["paths"]["output"]),
-                context.classifier(model, device),
-                model.spec["model"],
-                _images(node, context, part, device),
-                node.runtime,
-                graphs="detector" not in node.parents,
-            )
-        engine.begin(folder, chosen)
+    begun = engine.resume(folder)
+    if begun is not None and begun.suits(node.runtime, device):
+        return begun
+    model, example = hands.held(node), _images(node, context, part, device)
+    classifier = context.classifier(model, device)
+    with shards.as_one_of(device, node.runtime["devices"]), strict_float32():
+        chosen = engine.choose(
+            Path(node.runtime["paths"]["output"]),
+            classifier,
+            model.spec["model"],
+            example,
+            node.runtime,
+            graphs="detector" not in node.parents,
+        )
+        chosen = engine.check(chosen, classifier, example)
+    engine.begin(folder, chosen)
     return chosen
 
 
@@ -128,6 +133,8 @@ def _parts(folder: Path) -> list[Path]:
 def _missing(folder: Path, chosen: Tensor, size: int, progress: Progress) -> list[Tensor]:
     """Batches of the images that no finished batch of an earlier call holds."""
     (folder / "batches").mkdir(exist_ok=True)
+    for path in (folder / "batches").glob("*.part"):  # of a process that was killed while it wrote
+        path.unlink()
     done = [load_file(path)["index"] for path in _parts(folder)]
     if done:
         finished = torch.cat(done)
@@ -172,10 +179,9 @@ def finish(folder: Path, chosen: Tensor, candidates: int, total: int, attack: At
             "attacked": len(chosen),
         },
     )
-    (folder / "engine.json").unlink(missing_ok=True)
-    for path in _parts(folder):
+    shutil.rmtree(folder / "batches")
+    for path in folder.glob("engine.json*"):
         path.unlink()
-    (folder / "batches").rmdir()
 
 
 def read(artifact: Artifact) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from attacks import Setup, fastest
+from attacks import Setup, fastest, prepare
 from attacks.engine import setups
 from pdm_lightning.devices import describe, strict_float32
 from pdm_lightning.models import Classifier
@@ -33,15 +34,31 @@ class Engine:
         Of a pass of one image, where it was measured; 0 where there was no choice to make.
     machine : str
         On which it was measured.
+    slack : float
+        By how much a margin on the prepared copy may be off.
     """
 
     setup: Setup
     seconds: float
     machine: str
+    slack: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a manifest."""
-        return {"setup": self.setup.as_dict(), "seconds_per_pass": self.seconds, "machine": self.machine}
+        return {
+            "setup": self.setup.as_dict(),
+            "seconds_per_pass": self.seconds,
+            "machine": self.machine,
+            "slack": self.slack,
+        }
+
+    def suits(self, craft: Mapping[str, Any], device: torch.device) -> bool:
+        """Whether it is what the settings ask for, and the device can do it."""
+        setup, asked = self.setup, craft["micro_batch"]
+        folded = craft["fold"] or not setup.fold
+        return (
+            folded and asked in (None, setup.micro_batch) and (device.type == "cuda" or not setup.cuda_graph)
+        )
 
 
 def choose(
@@ -98,6 +115,16 @@ def choose(
     return found
 
 
+def check(engine: Engine, classifier: Classifier, example: Tensor) -> Engine:
+    """The engine as it fits a trained classifier: not folded where that would change its logits, with its slack."""
+    if not engine.setup.fold:
+        return engine
+    plain = replace(engine.setup, cuda_graph=False)
+    ready = prepare(classifier, example, plain, keep=classifier.tapped)
+    setup = engine.setup if ready.setup.fold else ready.setup
+    return replace(engine, setup=setup, slack=ready.slack)
+
+
 def resume(folder: Path) -> Engine | None:
     """The engine that a crafting in this folder was begun with; None where none was."""
     return _read(folder / "engine.json")
@@ -123,7 +150,8 @@ def _read(path: Path) -> Engine | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         setup = Setup(**content["setup"])
-        return Engine(setup, float(content["seconds_per_pass"]), str(content["machine"]))
+        seconds, slack = float(content["seconds_per_pass"]), float(content["slack"])
+        return Engine(setup, seconds, str(content["machine"]), slack)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
         return None
 

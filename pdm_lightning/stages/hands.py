@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from pdm_lightning.stages import detector, features
 from pdm_lightning.stages.clean import median_margin
 from pdm_lightning.stages.context import Context
 from pdm_lightning.stages.instantiate import instantiate
+from pdm_lightning.target import judged_by
 from pdm_lightning.threat import Target, ThreatModel, Watch
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ def held(node: Node) -> Node:
 
 
 def take(
-    node: Node, context: Context, device: torch.device, setup: Setup, example: Tensor | None = None
+    node: Node,
+    context: Context,
+    device: torch.device,
+    setup: Setup,
+    slack: float = 0.0,
+    example: Tensor | None = None,
 ) -> Hands:
     """Put into the adversary's hands what the threat model of a ``craft`` node grants, and no more.
 
@@ -55,8 +61,10 @@ def take(
     device : torch.device
     setup : attacks.Setup
         How gradient passes are run; with nothing folded, on the classifier itself.
+    slack : float
+        By how much a margin on the prepared copy may be off.
     example : Tensor, optional
-        (n, C, H, W) images on the device, on which a prepared copy is held against the classifier.
+        (n, C, H, W) images on the device, for a CUDA graph.
     """
     sets, watch = _features(node, context), None
     if "detector" in node.parents:
@@ -65,12 +73,11 @@ def take(
     threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
     classifier = context.classifier(held(node), device)
     exact = threat.target(classifier, watch)
+    target = exact
     if setup.fold:
-        ready = prepare(classifier, example, setup, keep=classifier.tapped)
+        ready = prepare(classifier, example if setup.cuda_graph else None, setup, keep=classifier.tapped)
         target = threat.target(ready.module, watch)
-        target = replace(target, exact=exact, micro_batch=setup.micro_batch, slack=ready.slack)
-    else:
-        target = replace(exact, micro_batch=setup.micro_batch)
+    target = judged_by(target, exact, setup.micro_batch, slack)
     return Hands(make_attack(node.spec["attack"], sets), target, "surrogate" in node.parents)
 
 

@@ -92,19 +92,19 @@ def run(
     threads = share_of_threads(places[0], count)
     spawn = get_context("spawn")  # a forked process cannot use a GPU, nor threads that its parent had
     workers: dict[connection.Connection, BaseProcess] = {}
-    for rank, place in enumerate(places):
-        here, there = spawn.Pipe(duplex=False)
-        share = list(parts[rank::count])
-        process = spawn.Process(
-            target=_work,
-            args=(node, folder, context.store.root, str(place), threads, share, engine, there),
-            name=f"craft-{rank}",
-            daemon=True,
-        )
-        process.start()
-        there.close()
-        workers[here] = process
-    with _ended(list(workers.values())):
+    with _ended(workers):
+        for rank, place in enumerate(places):
+            here, there = spawn.Pipe(duplex=False)
+            share = list(parts[rank::count])
+            process = spawn.Process(
+                target=_work,
+                args=(node, folder, context.store.root, str(place), threads, share, engine, there),
+                name=f"craft-{rank}",
+                daemon=True,
+            )
+            process.start()
+            there.close()
+            workers[here] = process
         _listen(workers, progress)
 
 
@@ -132,21 +132,21 @@ def _listen(workers: dict[connection.Connection, BaseProcess], progress: Progres
 def _ended_well(process: BaseProcess) -> None:
     process.join()
     if process.exitcode:
-        raise ShardFailed(
-            f"process {process.name} was ended (exit code {process.exitcode}), perhaps for want of memory: "
-            "run again, with a smaller craft.batch_size or fewer craft.devices"
-        )
+        why = "see its own lines above"
+        if process.exitcode < 0:
+            why = "perhaps for want of memory: run again, with a smaller craft.batch_size or fewer craft.devices"
+        raise ShardFailed(f"process {process.name} was ended (exit code {process.exitcode}), {why}")
 
 
 @contextmanager
-def _ended(processes: list[BaseProcess]) -> Iterator[None]:
+def _ended(workers: dict[connection.Connection, BaseProcess]) -> Iterator[None]:
     """End the processes that still run, whatever happens."""
     try:
         yield
     finally:
-        for process in processes:
+        for process in workers.values():
             process.kill()
-        for process in processes:
+        for process in workers.values():
             process.join()
 
 

@@ -15,6 +15,7 @@ from pdm_lightning.stages import engine
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.context import Context
 from pdm_lightning.stages.hands import held, make_attack
+from pdm_lightning.stages.shards import as_one_of
 from pdm_lightning.study.plan import Node
 
 
@@ -37,8 +38,9 @@ class Cost:
 def costs(nodes: Iterable[Node], context: Context) -> dict[str, Cost]:
     """By key, what each ``craft`` node takes; nodes of other kinds are passed over.
 
-    passes = images x `attacks.Attack.max_passes`; one batch is measured for each (model, shape, batch size), on an
-    untrained classifier. Nothing is downloaded and nothing is written: without the data a cost is unknown.
+    passes = images x `attacks.Attack.max_passes`; one batch is measured for each (model, shape, batch size), in the
+    ways that crafting chooses among, on an untrained classifier. Nothing is downloaded and nothing is written: without
+    the data a cost is unknown.
 
     Parameters
     ----------
@@ -111,18 +113,29 @@ class _Meter:
         device = self.context.device(node)
         batch = min(node.runtime["batch_size"] or (512 if device.type == "cuda" else 64), images)
         spec, runtime = held(node).spec, node.runtime
-        settings = [spec["model"], classes, shape, batch, runtime["fold"], runtime["micro_batch"]]
-        kind = json.dumps([*settings, str(device)], sort_keys=True)
+        graphs = "detector" not in node.parents
+        settings = [spec["model"], classes, shape, batch, graphs, str(device)]
+        settings += [runtime[name] for name in ("fold", "micro_batch", "devices")]
+        kind = json.dumps(settings, sort_keys=True)
         if kind not in self.speeds:
             with torch.random.fork_rng(devices=[]):
                 classifier = build_classifier(spec, classes, shape[0]).eval().to(device)
             example = torch.full((batch, *shape), 0.5, device=device)
             output = Path(runtime["paths"]["output"])
-            # no graphs: what is measured here is asked for by attacks of all kinds
-            chosen = engine.choose(
-                output, classifier, spec["model"], example, runtime, graphs=False, always=True, save=False
-            )
-            self.speeds[kind] = chosen.seconds
+            with as_one_of(device, runtime["devices"]):
+                chosen = engine.choose(
+                    output,
+                    classifier,
+                    spec["model"],
+                    example,
+                    runtime,
+                    graphs=graphs,
+                    always=True,
+                    save=False,
+                )
+            # processes on a CPU share its threads, those on GPUs have one each
+            shared = runtime["devices"] if device.type == "cuda" else 1
+            self.speeds[kind] = chosen.seconds / shared
         return self.speeds[kind]
 
 

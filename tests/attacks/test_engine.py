@@ -144,6 +144,50 @@ def test_a_fold_that_changes_the_logits_is_taken_back() -> None:
     assert torch.allclose(ready.logits(x), net.eval()(x))
 
 
+class Peeking(Drifting):
+    """Its forward asks for what folding takes away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).flatten(1) * self.norm.weight
+
+
+def old_weight_norm() -> nn.Module:
+    """Cannot be copied, once it has run."""
+    net = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(1, 3, 8)), nn.BatchNorm2d(3), nn.Flatten())
+    net(torch.rand(2, 1, 8, 8))
+    return net.eval()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("make", [Peeking, old_weight_norm])
+def test_what_cannot_be_folded_is_attacked_all_the_same(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    net, x = make().eval(), torch.rand(4, 1, 8, 8)
+    with pytest.warns(RuntimeWarning, match="they stay"):
+        ready = prepare(net, x, Setup())
+    assert not ready.setup.fold
+    assert ready.slack == 0
+    exact, fast = FGSM()(net, x), FGSM()(ready, x)
+    assert torch.allclose(exact.x_adv, fast.x_adv)
+
+
+def test_an_image_without_logits_tells_nothing_of_the_fold(trained: nn.Module, images: Tensor) -> None:
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = copy.deepcopy(trained)
+
+        def forward(self, x: Tensor) -> Tensor:
+            bad = x.flatten(1).sum(dim=1) == 0
+            return torch.where(bad[:, None], torch.nan, self.net(x))
+
+    x = torch.cat([torch.zeros_like(images[:1]), images])
+    ready = prepare(Choosy(), x, Setup())
+    assert ready.setup.fold
+    assert 0 < ready.slack < 1e-3
+    assert prepare(trained, images[:0], Setup()).setup.fold
+
+
 def test_the_fastest_wins_and_the_simpler_where_it_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(40, 1, 2, 2)
     seconds = {None: 1.0, 16: 0.99, 32: 0.7}

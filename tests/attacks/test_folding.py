@@ -16,8 +16,9 @@ def shaken(net: nn.Module) -> nn.Module:
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is not None:
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
-            nn.init.uniform_(module.weight, -2.0, 2.0)
-            nn.init.normal_(module.bias)
+            if module.affine:
+                nn.init.uniform_(module.weight, -2.0, 2.0)
+                nn.init.normal_(module.bias)
     return net.double().eval()
 
 
@@ -84,6 +85,21 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
 
 
+def affine_free() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5, affine=False), nn.Linear(5, 3))
+
+
+def weight_normed() -> nn.Module:
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    return nn.Sequential(conv, nn.BatchNorm2d(2), nn.Flatten())
+
+
+def hooked() -> nn.Module:
+    conv = nn.Conv2d(1, 2, 3)
+    conv.register_forward_hook(lambda module, inputs, output: output * 2)
+    return nn.Sequential(conv, nn.BatchNorm2d(2), nn.Flatten())
+
+
 def batch_statistics() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten())
 
@@ -96,7 +112,10 @@ def batch_statistics() -> nn.Module:
         (Twice, 1),
         (Shared, 2),
         (one_twice, 3),
-        (mlp, 0),
+        (mlp, 1),
+        (affine_free, 1),
+        (weight_normed, 1),
+        (hooked, 1),
         (batch_statistics, 1),
     ],
 )
@@ -107,6 +126,19 @@ def test_same_output_whatever_is_folded(make: type[nn.Module], left: int) -> Non
     torch.testing.assert_close(folded(x), net(x), rtol=1e-10, atol=1e-10)
     assert norms(folded) == left
     assert not any(p.requires_grad for p in folded.parameters())
+
+
+def test_a_norm_without_weights_is_folded() -> None:
+    net = shaken(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False), nn.Flatten()))
+    x = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(fold(net)(x), net(x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_container_that_is_looked_at_keeps_its_output() -> None:
+    """Its last layer is a convolution, the norm comes after it."""
+    net = shaken(nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3)), nn.BatchNorm2d(2), nn.Flatten()))
+    assert norms(fold(net, keep={"0"})) == 1
+    assert norms(fold(net)) == 0
 
 
 def test_a_layer_that_is_looked_at_keeps_its_output() -> None:

@@ -64,8 +64,9 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offset_far_from_the_origin_costs_no_precision() -> None:
     points = make(dim=8).embeddings.double()
-    near = density_module.log_density(points[:30], points[30:], 0.1)
-    far = density_module.log_density(points[:30] + 1e5, points[30:] + 1e5, 0.1)
+    classes = torch.zeros(30, dtype=torch.int64)
+    near = density_module.Densities([points[30:]], 0.1)(points[:30], classes)
+    far = density_module.Densities([points[30:] + 1e5], 0.1)(points[:30] + 1e5, classes)
     torch.testing.assert_close(far, near, rtol=1e-6, atol=1e-6)
 
 
@@ -134,6 +135,19 @@ def test_state_travels_through_safetensors(tmp_path: Path) -> None:
     view = View.from_features(test.embeddings, test.logits)
     assert loaded.bandwidth_ == detector.bandwidth_
     assert torch.equal(loaded.score(view), detector.score(view))
+
+
+def test_a_new_fit_or_state_replaces_what_queries_use() -> None:
+    train, other = make(), make(seed=3)
+    view = View.from_features(train.embeddings, train.logits)
+    detector = KDE(bandwidth=0.7).fit(train, train)
+    first = detector.score(view)
+    second = detector.fit(other, other).score(view)
+    assert torch.equal(second, KDE(bandwidth=0.7).fit(other, other).score(view))
+    assert not torch.allclose(first, second)
+    wider = KDE(bandwidth=1.4).fit(train, train)
+    assert torch.equal(detector.load_state_dict(wider.state_dict()).score(view), wider.score(view))
+    assert set(detector.state_dict()) == {"kernels", "classes", "bandwidth"}
 
 
 def test_empty_batch() -> None:

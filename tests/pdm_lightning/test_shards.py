@@ -90,19 +90,45 @@ def test_a_resumed_crafting_keeps_its_engine(threat_study: Any, tmp_path: Path) 
     assert made == {"engine": begun.as_dict()}
 
 
+def test_other_settings_than_it_was_begun_with(threat_study: Any, tmp_path: Path) -> None:
+    """The exact path, a micro-batch: what the command asks for counts, not what was begun."""
+    node = threat_study.node("gray_box", "bim_010")
+    for folder, asked in (("a", {"fold": False}), ("b", {"micro_batch": 7})):
+        (tmp_path / folder).mkdir()
+        engine.begin(tmp_path / folder, engine.Engine(Setup(micro_batch=3), 0.5, "another machine"))
+        again = replace(node, runtime=node.runtime | asked)
+        setup = craft.build(again, tmp_path / folder, threat_study.fresh())["engine"]["setup"]
+        assert {name: setup[name] for name in asked} == asked
+
+
+def test_what_a_killed_process_left_half_written(threat_study: Any, tmp_path: Path) -> None:
+    _batches(tmp_path)
+    (tmp_path / "batches" / "00000001.part").write_bytes(b"half")
+    (tmp_path / "engine.json.123").write_text("{")
+    crafted(threat_study, threat_study.node("gray_box", "fgsm_010"), tmp_path, batch_size=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adversarial.safetensors", "craft.json"]
+
+
+def test_a_fold_that_is_taken_back_stands_in_the_manifest(
+    threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attacks.engine.TOLERANCE", -1.0)
+    monkeypatch.setattr("attacks.engine.ROUNDING", -1.0)
+    with pytest.warns(RuntimeWarning, match="they stay"):
+        made = craft.build(threat_study.node("gray_box", "fgsm_010"), tmp_path, threat_study.fresh())
+    assert not made["engine"]["setup"]["fold"]
+    assert made["engine"]["slack"] == 0
+
+
 def test_the_manifest_says_how_it_was_made(threat_study: Any) -> None:
     node = threat_study.node("gray_box", "bim_010")
     made = threat_study.artifact(node).manifest["made"]["engine"]
     assert made["setup"]["fold"]
     assert made["seconds_per_pass"] > 0
     assert "torch" in made["machine"]
-    (saved,) = [
-        json.loads(path.read_text())
-        for path in (threat_study.output / engine.FOLDER).glob("*.json")
-        if json.loads(path.read_text())["images"][0] == _attacked(threat_study, node)
-        and json.loads(path.read_text())["model"]["settings"]["widths"] == [4, 8, 16]
-    ]
-    assert saved["setup"] == made["setup"]
+    saved = [json.loads(path.read_text()) for path in (threat_study.output / engine.FOLDER).glob("*.json")]
+    count = _attacked(threat_study, node)
+    assert any(one["images"][0] == count and one["setup"] == made["setup"] for one in saved)
 
 
 def _attacked(study: Any, node: Any) -> int:
