@@ -18,6 +18,7 @@ from attacks.joint_pgd import JointPGD
 from attacks.jsma import JSMA
 from attacks.library import LibraryAttack, LibraryQueryAttack
 from attacks.mimicry import Mimicry
+from attacks.min_norm import MinNorm
 from attacks.min_norm_wb import MinNormWhiteBox
 from attacks.orthogonal_pgd import OrthogonalPGD
 from attacks.selective_pgd import SelectivePGD
@@ -42,6 +43,7 @@ __all__ = [
     "LibraryQueryAttack",
     "Look",
     "Mimicry",
+    "MinNorm",
     "MinNormWhiteBox",
     "NoAttack",
     "OrthogonalPGD",

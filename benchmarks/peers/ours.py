@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 import attacks
-from attacks import BIM, FGSM, JSMA, Attack, CarliniWagner
+from attacks import BIM, FGSM, JSMA, Attack, CarliniWagner, MinNorm
 from benchmarks.entries import Claim, Entry, Ready
 from benchmarks.families import Family
 
@@ -36,15 +36,12 @@ def attack(family: Family, label: str, x: Tensor) -> Attack:
         )
     if family.norm == "l0":
         return JSMA(theta=1.0, max_steps=math.ceil(x[0].numel() * family.gamma / 2))
-    name, quality = label.split()
-    found: Attack = getattr(attacks, name)(quality=quality)
-    return found
+    return MinNorm(norm=family.norm, quality=label.split()[-1])
 
 
 def _labels(family: Family) -> list[str]:
     if family.key in ("l2", "linf"):
-        name = f"MinNorm{'L2' if family.key == 'l2' else 'Linf'}"
-        return [f"{name} {quality}" for quality in ("fast", "best")] if hasattr(attacks, name) else []
+        return [f"min-norm, {quality}" for quality in ("fast", "best")]
     label = family.title.partition(",")[0]
     return [label, f"{label}{WHOLE}"] if family.search_steps > 1 else [label]
 
