@@ -29,8 +29,8 @@ class Walk:
         None: to whichever wrong class is nearest. A number r: to the class with the r-th largest clean logit but the
         label's. A targeted attack goes to its target in every walk.
     along : float
-        Begin at x + along * (x* - x), where x* is the nearest success so far: 0 is the clean image, 2 lies beyond
-        the boundary, -1 on the far side.
+        Begin at x + along * (x* - x), where x* is the nearest success so far (without one: the last iterate): 0 is
+        the clean image, 2 lies beyond the boundary, -1 on the far side.
     noise : float
         L2 norm of a random change of the beginning, as a share of ||x* - x||_2.
     """
@@ -47,11 +47,7 @@ PLANS = {
         *(Walk(36, rival) for rival in (None, 0, 1, 2, 3)),
         Walk(36, along=-1.0),
         Walk(36, along=2.0),
-        *(
-            Walk(36, rival, along=1.0, noise=noise)
-            for noise in (2.0, 4.0) * 5
-            for rival in (None, 0, 1, 2)
-        ),
+        *(Walk(36, rival, along=1.0, noise=noise) for noise in (2.0, 4.0) * 5 for rival in (None, 0, 1, 2)),
     ),
     ("linf", "fast"): (Walk(48),),
     ("linf", "best"): (
@@ -94,7 +90,7 @@ class MinNorm(Attack):
     confidence : float
         Logit margin that a success has to reach, >= 0.
     quality : str
-        ``fast``: 48 gradients at most; ``best``: 1692 (L2), of which mostly a seventh is used, or 240 (Linf).
+        ``fast``: 48 gradients at most; ``best``: 1692 (L2), of which mostly 100 to 300 are used, or 240 (Linf).
     """
 
     norm: str = "l2"
@@ -109,7 +105,8 @@ class MinNorm(Attack):
 
     def plan(self, classes: int) -> list[Walk]:
         """The walks of an example; without those to a rival where there is none so far down, or a target."""
-        rivals = 0 if self.targeted else classes - 1
+        # of two classes the other is the nearest anyway
+        rivals = 0 if self.targeted or classes == 2 else classes - 1
         walks = PLANS[self.norm, self.quality]
         return [walk for walk in walks if walk.rival is None or walk.rival < rivals]
 
@@ -126,7 +123,8 @@ class MinNorm(Attack):
         walks = _Walks(self, task)
         total = self.max_passes(task.clean_logits.shape[1])
         for iteration in range(total):
-            walks.step()
+            if len(walks.rows):  # no target is ever shown an empty batch
+                walks.step()
             task.progress((iteration + 1) * len(task.x), total * len(task.x), active=len(walks.rows))
             if not len(walks.rows):
                 break
@@ -138,7 +136,7 @@ class _Walks:
 
     def __init__(self, attack: MinNorm, task: Task) -> None:
         self.attack, self.task, self.best = attack, task, Nearest(task)
-        logits = task.clean_logits
+        logits = task.clean_logits.to(task.x.dtype)
         self.plan = attack.plan(logits.shape[1])
         others = logits.scatter(1, task.y[:, None], -torch.inf)
         self.rivals = others.argsort(dim=1, descending=True, stable=True)
@@ -148,7 +146,7 @@ class _Walks:
         self.clean = task.x.flatten(1)[self.rows]
         self.x = self.clean
         lead = margin(logits, task.y, task.target)[self.rows] - attack.confidence
-        self.unit = lead.abs().nan_to_num(1.0, 1.0, 1.0).clamp(min=1e-6)
+        self.unit = lead.abs().maximum(_rounding(logits)[self.rows] / HELD).nan_to_num(1.0, 1.0, 1.0)
         self.record, self.before = torch.full_like(lead, torch.inf), torch.full_like(lead, torch.inf)
         self.walk, self.age, self.outside, self.idle, self.vain = (
             torch.zeros_like(self.rows) for _ in range(5)
@@ -183,9 +181,9 @@ class _Walks:
         return (asked - lead).nan_to_num(0.0, 0.0, 0.0), gradient
 
     def _look(self, x: Tensor, goal: Tensor, y: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Leads of the walks' goals and margins of the attack's, (n,), and gradients of minus the former."""
+        """Leads of the walks' goals and margins of the attack's, (n,); gradients of minus the former, smoothed."""
         leaf = self._images(x).requires_grad_()
-        logits = self.task.logits(leaf)
+        logits = self.task.logits(leaf).to(leaf.dtype)
         away = goal < 0
         own = torch.where(away, y, goal)[:, None]
         mine, others = logits.gather(1, own).squeeze(1), logits.scatter(1, own, -torch.inf)
@@ -201,7 +199,7 @@ class _Walks:
     def _turn(self, ended: Tensor) -> None:
         """Begin the next walks; examples that have none leave."""
         self.walk, found = self.walk + ended, self.best.distance[self.rows]
-        vain = found.isfinite() & (found > (1 - NEARER) * self.before)
+        vain = ~(found < (1 - NEARER) * self.before)
         self.vain = torch.where(ended, torch.where(vain, self.vain + 1, 0), self.vain)
         self.before = torch.where(ended, found, self.before)
         going = (self.walk < len(self.plan)) & (self.vain < CONTENT)
@@ -247,3 +245,8 @@ class _Walks:
         """(n,) a number of the present walks."""
         values = [float(getattr(walk, name)) for walk in self.plan]
         return torch.tensor(values, device=self.x.device, dtype=self.x.dtype)[self.walk]
+
+
+def _rounding(logits: Tensor) -> Tensor:
+    """(n,) by how much a margin of two logits (n, K) may differ between two evaluations of one image."""
+    return 8 * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)

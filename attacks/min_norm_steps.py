@@ -87,7 +87,7 @@ class StepsL2(Steps):
         return (x + step).clamp(0, 1), self.distance(x + move, clean)
 
     def _solve(self, x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
-        """The p that minimises ||x + p - clean||^2 / 2 + c p'Hp / 2 subject to value + <gradient, p> <= 0 and the box.
+        """Minimise ||x + p - clean||^2 / 2 + c p'Hp / 2 subject to value + <gradient, p> <= 0 and the box, nearly.
 
         H is the quasi-Newton estimate of the Hessian of `value`, c the last step's multiplier. Pixels that p would
         push out of the box are put on its edge, and the others solved for again.
@@ -105,7 +105,7 @@ class StepsL2(Steps):
         return move
 
     def turn(self, going: Tensor, fresh: Tensor, found: Tensor) -> None:
-        """Drop the other rows; what fresh ones remember of the boundary is forgotten."""
+        """Drop the other rows; of the boundary, fresh ones remember a scale alone."""
         self.memory.keep(going)
         self.fresh, self.weight = fresh, torch.where(fresh, 0, self.weight[going])
         self.reach = torch.where(fresh & found.isfinite(), found, self.reach[going])
@@ -148,8 +148,9 @@ def smallest_linf(x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor) -> 
     """The smallest c >= 0 for which some q in the box, |q - clean| <= c, has value + <gradient, q - x> <= 0.
 
     The best q is clip(clean - c sign(gradient), 0, 1). The left side falls with c, convex and piecewise linear:
-    Newton's method from c = 0 never passes the root, and is there once the pixels at the edge are those of the root.
-    Where the box has no such q, all pixels are at the edge.
+    Newton's method from c = 0 never passes the root, and is there once the pixels at the edge are those of the root;
+    where that takes more than `NEWTON` steps, c is a little too small. Where the box has no such q, all pixels are at
+    the edge.
 
     Parameters
     ----------
@@ -168,7 +169,8 @@ def smallest_linf(x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor) -> 
         goal = clean - radius[:, None] * direction
         inside = ((goal > 0) | (direction < 0)) & ((goal < 1) | (direction > 0))
         excess = value + (gradient * (goal.clamp(0, 1) - x)).sum(dim=1)
-        radius = radius + _ratio(excess, (gradient.abs() * inside).sum(dim=1), 1.0).clamp(min=0)
+        further = _ratio(excess, (gradient.abs() * inside).sum(dim=1), 1.0)
+        radius = radius + torch.where(excess > 0, further, 0)
     return radius.clamp(max=1)
 
 

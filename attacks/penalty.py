@@ -188,7 +188,7 @@ class Nearest(Counts):
         self.lead = torch.full_like(self.distance, -torch.inf)
 
     def offer(self, rows: Tensor, x_adv: Tensor, distance: Tensor, lead: Tensor, hit: Tensor) -> None:
-        """Show the iterates of the examples `rows`: squared distances, leads and hits, (n,) each."""
+        """Show the iterates of the examples `rows`: distances (or their squares), leads and hits, (n,) each."""
         hopeful = self.distance[rows].isinf() & (lead > self.lead[rows])
         better = torch.where(hit, distance < self.distance[rows], hopeful)
         chosen = rows[better]

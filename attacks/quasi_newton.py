@@ -34,7 +34,7 @@ class QuasiNewton:
             self.previous = self.previous[0][going], self.previous[1][going]
 
     def push(self, x: Tensor, gradient: Tensor, fresh: Tensor) -> None:
-        """Add the last step; rows that are `fresh` lower something else since then, and forget all."""
+        """Add the last step; rows that are `fresh` lower something else since then, and lose their pairs."""
         if self.previous is not None:
             self.steps = torch.cat([self.steps, (x - self.previous[0])[None]])[-self.size :]
             self.changes = torch.cat([self.changes, (gradient - self.previous[1])[None]])[-self.size :]

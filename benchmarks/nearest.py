@@ -48,8 +48,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure(subject: subjects.Subject, path: Path) -> None:
-    """Attack with all of `ATTACKS` and write one line an image; columns that the file has already are kept."""
-    columns = _columns(path)
+    """Attack with all of `ATTACKS` and write one line an image; columns that the file has already, of as many
+    images, are kept: give another model another ``--name``, and delete the file where an attack has changed.
+    """
+    columns = {name: values for name, values in _columns(path).items() if len(values) == len(subject.x)}
     target = prepare(subject.model, subject.x[:64])
     for key, attack in ATTACKS.items():
         if len(columns.get(f"{key}_l2", [])) == len(subject.x):
@@ -59,10 +61,12 @@ def measure(subject: subjects.Subject, path: Path) -> None:
         columns[f"{key}_l2"] = [f"{value:.6f}" for value in result.l2.tolist()]
         columns[f"{key}_passes"] = [str(value) for value in result.passes.tolist()]
         columns[f"{key}_success"] = [str(int(value)) for value in result.success.tolist()]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        scratch = path.with_suffix(".part")
+        with scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
+        scratch.replace(path)
 
 
 def summary(folder: Path) -> str:
