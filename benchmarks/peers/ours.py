@@ -52,7 +52,8 @@ def _entry(label: str, family: Family, path: str) -> Entry:
         target = attacks.prepare(model, example=x) if path == "engine" else model
 
         def run(x: Tensor, y: Tensor, goal: Tensor | None) -> Claim:
-            result = made(target, x, y, y_target=goal)
+            # one number for all, so that an image draws the same noise alone and in a batch
+            result = made(target, x, y, y_target=goal, index=[0] * len(x))
             return Claim(result.x_adv, result.success)
 
         return Ready(run, (target.module,) if isinstance(target, attacks.Prepared) else ())
