@@ -82,7 +82,7 @@ class StepsL2(Steps):
         move = self._solve(x, clean, gradient, value)
         length = torch.linalg.vector_norm(move, dim=1).clamp(min=1e-12)
         self.reach = torch.where(self.reach == 0, length.clamp(min=1e-3), self.reach)
-        longest = self.reach * (LAST_STEP + (FIRST_STEP - LAST_STEP) * fade)
+        longest = self.reach * _between(FIRST_STEP, LAST_STEP, fade)
         step = move * (longest / length).clamp(max=1)[:, None]
         return (x + step).clamp(0, 1), self.distance(x + move, clean)
 
@@ -130,12 +130,12 @@ class StepsLinf(Steps):
     def take(
         self, x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor, fade: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Set the ball to the `smallest` radius, so far as the fading change allows, then step inside of it."""
+        """Set the ball to the radius of `smallest_linf`, so far as the fading change allows, then step inside of it."""
         promised = smallest_linf(x, clean, gradient, value)
-        change = LAST_CHANGE + (FIRST_CHANGE - LAST_CHANGE) * fade
-        near = promised.maximum(self.radius * (1 - change)).minimum(self.radius * (1 + change))
+        share = _between(FIRST_CHANGE, LAST_CHANGE, fade)
+        near = promised.maximum(self.radius * (1 - share)).minimum(self.radius * (1 + share))
         self.radius = torch.where(self.radius == 0, promised.clamp(1e-4, 1), near)
-        size = self.radius * (LAST_SIGN + (FIRST_SIGN - LAST_SIGN) * fade)
+        size = self.radius * _between(FIRST_SIGN, LAST_SIGN, fade)
         change, most = x - size[:, None] * gradient.sign() - clean, self.radius[:, None]
         return (clean + change.maximum(-most).minimum(most)).clamp(0, 1), promised
 
@@ -172,6 +172,11 @@ def smallest_linf(x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor) -> 
         further = _ratio(excess, (gradient.abs() * inside).sum(dim=1), 1.0)
         radius = radius + torch.where(excess > 0, further, 0)
     return radius.clamp(max=1)
+
+
+def _between(first: float, last: float, fade: Tensor) -> Tensor:
+    """(n,), falls from `first` to `last` as `fade` falls from 1 to 0."""
+    return last + (first - last) * fade
 
 
 def _ratio(above: Tensor, below: Tensor, otherwise: float = 0.0) -> Tensor:
