@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Crafted, Task
 from attacks.checks import check_count, check_number
-from attacks.objectives import margin, reached
+from attacks.objectives import margin, reached, reached_by
 from attacks.penalty import Nearest, PenaltySearch, Verdict
 
 
@@ -49,7 +49,7 @@ class CarliniWagner(Attack):
 
     def reached(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """(n,) bool: the prediction is as asked, and by a margin of at least the confidence."""
-        return reached(logits, y, target) & (margin(logits, y, target) >= self.confidence)
+        return reached_by(self.confidence, logits, y, target)
 
     def craft(self, task: Task) -> Crafted:
         """The binary search over the constants; finished examples leave the batch."""

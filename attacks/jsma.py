@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Crafted, Task, input_gradient
 from attacks.checks import check_count, check_number
-from attacks.objectives import margin, reached
+from attacks.objectives import reached_by
 from attacks.saliency import best_pair, best_pixel
 from attacks.task import all_zero
 
@@ -87,7 +87,7 @@ class JSMA(Attack):
         """(n,) who is at the goal; (n, D) what theta on a pixel adds to what is wanted, and takes from the rest."""
         x = x.clone().requires_grad_()
         logits, y, target = task.logits(x), task.y[rows], task.targets(rows)
-        won = reached(logits, y, target) & (margin(logits, y, target) >= task.slack)
+        won = reached_by(task.slack, logits, y, target)
         if won.all():
             return won, x.detach().flatten(1), x.detach().flatten(1)
         own = logits.gather(1, (y if target is None else target)[:, None]).squeeze(1)

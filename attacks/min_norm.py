@@ -12,7 +12,7 @@ from attacks.base import Attack, Crafted, Task, input_gradient
 from attacks.checks import check_choice, check_number
 from attacks.geometry import NORMS
 from attacks.min_norm_steps import Steps, StepsL2, StepsLinf
-from attacks.objectives import margin, reached
+from attacks.objectives import margin, reached_by
 from attacks.penalty import Nearest
 from attacks.randomness import uniform
 
@@ -116,7 +116,7 @@ class MinNorm(Attack):
 
     def reached(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """(n,) bool: the prediction is as asked, and by a margin of at least the confidence."""
-        return reached(logits, y, target) & (margin(logits, y, target) >= self.confidence)
+        return reached_by(self.confidence, logits, y, target)
 
     def craft(self, task: Task) -> Crafted:
         """One gradient of every example under way, one step; finished examples leave the batch."""

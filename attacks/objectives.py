@@ -81,6 +81,11 @@ def reached(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return predicted != y if target is None else predicted == target
 
 
+def reached_by(confidence: float, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """(N,) bool: the prediction is as asked, and by a `margin` of at least the confidence."""
+    return reached(logits, y, target) & (margin(logits, y, target) >= confidence)
+
+
 def ascent(loss: str, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The (N,) objective that a gradient-sign attack increases.
 
