@@ -19,17 +19,33 @@ class Detector(ABC):
     Class attributes
     ----------------
     needs_images : bool
-        Whether `score` reads `view.x`; where False, cached features suffice.
+        Whether `score` reads `view.x` or asks the classifier about other images; where False, features suffice.
+    needs_attack : bool
+        Whether `fit` needs adversarial features: what it learns, it learns for one attack.
     differentiable : bool
         Whether the score passes a gradient back to the view's embeddings, logits or images.
     """
 
     needs_images: ClassVar[bool] = False
+    needs_attack: ClassVar[bool] = False
     differentiable: ClassVar[bool]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the layers that `fit` and `score` read: "embedding", "logits", or those of submodules."""
+        return ("embedding", "logits")
+
     @abstractmethod
-    def fit(self, train: Features, validation: Features) -> Self:
-        """Learn from clean features of the training and of the validation images; returns self."""
+    def fit(self, train: Features, validation: Features, adversarial: Features | None = None) -> Self:
+        """Learn from features; returns self.
+
+        Parameters
+        ----------
+        train, validation : Features
+            Of clean images with their true labels.
+        adversarial : Features, optional
+            Of attacked training images with their true labels, failed attacks among them; given where `needs_attack`.
+        """
 
     @abstractmethod
     def score(self, view: View) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 LAYERS = ("embedding", "logits")
+"""The layers that every classifier has under these names; any other name is that of a submodule."""
 
 
 class Embedder(Protocol):
@@ -18,12 +22,15 @@ class Embedder(Protocol):
         ...
 
 
-def _check_features(embeddings: Tensor, logits: Tensor) -> None:
+def _check_features(embeddings: Tensor, logits: Tensor, layers: Mapping[str, Tensor]) -> None:
     if embeddings.dim() != 2 or logits.dim() != 2 or len(embeddings) != len(logits):
         raise ValueError(
             f"embeddings must be (N, d) and logits (N, K) with one N, "
             f"got {tuple(embeddings.shape)} and {tuple(logits.shape)}"
         )
+    for name, layer in layers.items():
+        if layer.dim() != 2 or len(layer) != len(logits):
+            raise ValueError(f"layer {name!r} must be ({len(logits)}, d), got {tuple(layer.shape)}")
 
 
 @dataclass
@@ -38,6 +45,12 @@ class Features:
         (N, K) float, the *readout* logits: their argmax is the prediction.
     labels : Tensor
         (N,) int64, the true classes, in 0..K-1.
+    layers : mapping of str to Tensor
+        (N, d_l) float each: further layers by the name of their submodule, see `tapped`.
+    images : Tensor, optional
+        (N, C, H, W) in [0, 1], for detectors that look at images.
+    model : Embedder, optional
+        The classifier, for detectors that ask it about other images (squeezed ones, for example).
 
     Raises
     ------
@@ -48,9 +61,12 @@ class Features:
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    images: Tensor | None = None
+    model: Any = None
 
     def __post_init__(self) -> None:
-        _check_features(self.embeddings, self.logits)
+        _check_features(self.embeddings, self.logits, self.layers)
         if self.labels.shape != self.logits.shape[:1]:
             raise ValueError(f"labels must be ({len(self.logits)},), got {tuple(self.labels.shape)}")
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
@@ -58,6 +74,8 @@ class Features:
                 f"labels must lie in 0..{self.num_classes - 1} (the logits have {self.num_classes} columns), "
                 f"found {int(self.labels.min())}..{int(self.labels.max())}"
             )
+        if self.images is not None and len(self.images) != len(self):
+            raise ValueError(f"{len(self)} features need as many images, got {len(self.images)}")
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -73,15 +91,71 @@ class Features:
         return self.logits.argmax(dim=1)
 
     def layer(self, name: str) -> Tensor:
-        """Give the tensor of the layer `name`: "embedding" or "logits"."""
-        return pick_layer(name, self.embeddings, self.logits)
+        """Give the (N, d) tensor of a layer: "embedding", "logits", or a further one by its name."""
+        return pick_layer(name, self.embeddings, self.logits, self.layers)
+
+    def view(self, rows: slice = slice(None)) -> View:
+        """Look at some rows, as a detector scores them."""
+        images = None if self.images is None else self.images[rows]
+        stored = self.embeddings[rows], self.logits[rows]
+        layers = {name: layer[rows] for name, layer in self.layers.items()}
+        return View(images, self.model, stored, layers)
+
+    def views(self, size: int) -> Iterator[View]:
+        """Look at all rows, `size` at a time: a detector that asks the model needs memory for each row."""
+        for start in range(0, len(self), size):
+            yield self.view(slice(start, start + size))
 
 
-def pick_layer(name: str, embeddings: Tensor, logits: Tensor) -> Tensor:
-    """Choose between the two layers that detectors know; ValueError for any other name."""
-    if name not in LAYERS:
-        raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(LAYERS)}")
-    return embeddings if name == "embedding" else logits
+def pick_layer(name: str, embeddings: Tensor, logits: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
+    """Choose a layer by name; ValueError for one that is not there."""
+    known = {"embedding": embeddings, "logits": logits, **layers}
+    if name not in known:
+        raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(known)}")
+    return known[name]
+
+
+@contextmanager
+def tapped(model: nn.Module, names: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Catch what layers put out while a model runs.
+
+    Parameters
+    ----------
+    model : nn.Module
+    names : collection of str
+        Names of its submodules, as in ``model.named_modules()``.
+
+    Yields
+    ------
+    dict of str to Tensor
+        By name, filled by the pass: (N, d) each, feature maps (N, C, ...) averaged over all that follows the
+        channels (Lee et al. 2018, section 2.2).
+
+    Raises
+    ------
+    ValueError
+        For a name that is no submodule.
+    """
+    modules = dict(model.named_modules())
+    unknown = [name for name in names if name not in modules]
+    if unknown:
+        # the outermost ones are the stages that people mean
+        some = sorted((name for name in modules if name), key=lambda name: name.count("."))[:12]
+        raise ValueError(f"the model has no layer {unknown[0]!r}: choose e.g. {', '.join((*LAYERS, *some))}")
+    caught: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            caught[name] = output.flatten(2).mean(dim=2) if output.dim() > 2 else output
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class View:
@@ -92,26 +166,43 @@ class View:
     """
 
     def __init__(
-        self, x: Tensor | None, model: Embedder | None, features: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor | None,
+        model: Embedder | None,
+        features: tuple[Tensor, Tensor] | None = None,
+        layers: Mapping[str, Tensor] | Sequence[str] = (),
     ) -> None:
         self._x, self._model, self._features = x, model, features
+        self._names = tuple(layers)
+        self._layers: Mapping[str, Tensor] = layers if isinstance(layers, Mapping) else {}
 
     @classmethod
-    def from_features(cls, embeddings: Tensor, logits: Tensor) -> View:
-        """View stored embeddings (N, d) and readout logits (N, K)."""
-        _check_features(embeddings, logits)
-        return cls(None, None, (embeddings, logits))
+    def from_features(
+        cls, embeddings: Tensor, logits: Tensor, layers: Mapping[str, Tensor] | None = None
+    ) -> View:
+        """View stored embeddings (N, d), readout logits (N, K) and, by name, further layers (N, d_l)."""
+        _check_features(embeddings, logits, layers or {})
+        return cls(None, None, (embeddings, logits), layers or {})
 
     @classmethod
-    def from_model(cls, model: Embedder, x: Tensor) -> View:
-        """View images x (N, C, H, W) through a classifier; the one forward pass waits until it is needed."""
-        return cls(x, model)
+    def from_model(cls, model: Embedder, x: Tensor, layers: Sequence[str] = ()) -> View:
+        """View images x (N, C, H, W) through a classifier; the one forward pass waits until it is needed.
+
+        `layers` names further layers that the pass shall keep, see `tapped`.
+        """
+        return cls(x, model, layers=tuple(name for name in layers if name not in LAYERS))
 
     def _get(self) -> tuple[Tensor, Tensor]:
         if self._features is None:
             assert self._model is not None and self._x is not None
-            embeddings, logits = self._model.embed_and_logits(self._x)
-            _check_features(embeddings, logits)
+            if self._names:
+                assert isinstance(self._model, nn.Module)
+                with tapped(self._model, self._names) as caught:
+                    embeddings, logits = self._model.embed_and_logits(self._x)
+                self._layers = caught
+            else:
+                embeddings, logits = self._model.embed_and_logits(self._x)
+            _check_features(embeddings, logits, self._layers)
             self._features = (embeddings, logits)
         return self._features
 
@@ -121,6 +212,12 @@ class View:
         if self._x is None:
             raise ValueError("this view has no images: build it with View.from_model(model, x)")
         return self._x
+
+    def at(self, x: Tensor) -> View:
+        """View other images (N, C, H, W) through the same classifier; ValueError where the view has none."""
+        if self._model is None:
+            raise ValueError("this view has no classifier: build it with View.from_model(model, x)")
+        return View.from_model(self._model, x, self._names)
 
     @property
     def embeddings(self) -> Tensor:
@@ -138,5 +235,17 @@ class View:
         return self.logits.argmax(dim=1)
 
     def layer(self, name: str) -> Tensor:
-        """Give the tensor of the layer `name`: "embedding" or "logits"."""
-        return pick_layer(name, *self._get())
+        """Give the (N, d) tensor of a layer: "embedding", "logits", or a further one by its name."""
+        embeddings, logits = self._get()
+        return pick_layer(name, embeddings, logits, self._layers)
+
+
+def embed(
+    model: Embedder, images: Tensor, layers: Sequence[str] = (), labels: Tensor | None = None
+) -> Features:
+    """Features of images (N, C, H, W) in [0, 1] in one pass, detached; labels default to the predictions."""
+    with torch.no_grad():
+        view = View.from_model(model, images, layers)
+        found = {name: view.layer(name) for name in layers if name not in LAYERS}
+        labels = view.predicted if labels is None else labels
+        return Features(view.embeddings, view.logits, labels, found, images, model)

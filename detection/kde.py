@@ -12,7 +12,7 @@ from typing_extensions import Self
 from detection import bandwidth as rules
 from detection.base import Detector
 from detection.density import Densities
-from detection.features import LAYERS, Features, View
+from detection.features import Features, View
 
 RULES = ("validation", "loo", "nn_median")
 
@@ -30,8 +30,8 @@ class KDE(Detector):
         Rule (see `detection.bandwidth`) or a number > 0 in units of the embedding.
     kernels_per_class : int
         Kernels per class; a class with fewer training images gives all of them.
-    layer : {"embedding", "logits"}
-        The layer whose density is estimated.
+    layer : str
+        The layer whose density is estimated: "embedding", "logits" or the name of a submodule.
     bandwidth_scale : float
         > 0, multiplies the bandwidth that rule or number give: for sweeps around a rule.
     seed : int
@@ -67,8 +67,8 @@ class KDE(Detector):
             raise ValueError(f"bandwidth_scale must be a number above 0, got {bandwidth_scale!r}")
         if kernels_per_class < 1:
             raise ValueError(f"kernels_per_class must be at least 1, got {kernels_per_class}")
-        if layer not in LAYERS:
-            raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(LAYERS)}")
+        if not layer or not isinstance(layer, str):
+            raise ValueError(f"layer must be the name of a layer, got {layer!r}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         self.bandwidth, self.bandwidth_scale = bandwidth, bandwidth_scale
@@ -77,19 +77,26 @@ class KDE(Detector):
         self._kernels: list[Tensor] = []
         self._densities: Densities | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The one layer, and the logits for the predicted class."""
+        return (self.layer, "logits")
+
     def __repr__(self) -> str:
         return (
             f"KDE(bandwidth={self.bandwidth!r}, kernels_per_class={self.kernels_per_class}, "
             f"layer={self.layer!r}, bandwidth_scale={self.bandwidth_scale}, seed={self.seed})"
         )
 
-    def fit(self, train: Features, validation: Features) -> Self:
+    def fit(self, train: Features, validation: Features, adversarial: Features | None = None) -> Self:
         """Draw the kernels from `train` and choose the bandwidth.
 
         Parameters
         ----------
         train, validation : Features
             Clean features with true labels; `validation` is read by the rule "validation" alone.
+        adversarial : Features, optional
+            Not read.
 
         Returns
         -------

@@ -196,7 +196,7 @@ def test_misuse_is_refused_in_one_line() -> None:
         {"bandwidth": math.inf},
         {"bandwidth": True},
         {"kernels_per_class": 0},
-        {"layer": "pixels"},
+        {"layer": ""},
         {"seed": -1},
     ],
 )

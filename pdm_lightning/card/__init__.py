@@ -1,0 +1,1 @@
+"""The evaluation card: checks that judge a study on its own results."""
