@@ -8,6 +8,7 @@ from attacks.base import Attack
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.carlini_wagner_wb import CarliniWagnerWhiteBox
+from attacks.classifier_square import ClassifierSquare
 from attacks.engine import Prepared, Setup, fastest, prepare
 from attacks.extra_class import ExtraClass
 from attacks.fgsm import FGSM
@@ -35,6 +36,7 @@ __all__ = [
     "AttackResult",
     "CarliniWagner",
     "CarliniWagnerWhiteBox",
+    "ClassifierSquare",
     "Crafted",
     "ExtraClass",
     "JointAttack",

@@ -15,6 +15,8 @@ Usage
   pdml run [overrides]         run one cell, a sweep (-m) or a whole experiment, and write its report
   pdml plan [overrides]        show what the same command would compute: cached, stale, partial, missing
   pdml report [overrides]      write the report of the same command from what is stored, computing nothing
+  pdml check [overrides]       run, with the attacks that the evaluation card asks for; fails where a check fails
+                               (--strict: also where one could not be run)
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group
   pdml --version
@@ -25,6 +27,7 @@ Examples
   pdml run -m defense=ce,pdm attack=fgsm_010,bim_010 data=digits
   pdml run experiment=table2 data=mnist data.download=true model=resnet20 budget=cpu
   pdml run experiment=table2 data=image_folder data.root=/path/to/images
+  pdml check experiment=detectors --strict
   pdml run -m experiment=ablation seed=0,1,2 logger=wandb
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell
@@ -33,7 +36,7 @@ Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, res
 A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
-COMMANDS = ("run", "plan", "report")
+COMMANDS = ("run", "plan", "check", "report")
 WORDS = (*COMMANDS, "completion", "--help", "--version")
 
 
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 where everything asked for is there; 1 where a cell failed or is missing; 2 for a request that cannot be met.
+        0 where everything asked for is there; 1 where a cell failed or is missing, or ``check`` found a fault; 2 for a
+        request that cannot be met.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -71,13 +75,15 @@ def _dispatch(words: list[str]) -> int:
         sys.path.append(os.getcwd())
         from pdm_lightning.study.ask import ask
 
+        strict = command == "check" and "--strict" in rest
+        rest = [word for word in rest if not (strict and word == "--strict")]
         cells = ask(command, rest)
         if not cells:  # Hydra printed its help or a configuration
             return 0
         # only now, because PyTorch takes seconds to import
         from pdm_lightning.study.commands import perform
 
-        return perform(command, rest, cells)
+        return perform(command, rest, cells, strict=strict)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version" or command in COMMANDS:
@@ -100,5 +106,5 @@ def _dispatch(words: list[str]) -> int:
 def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
-        return f"{word!r} is no command: type pdml run {word} ..., or plan, or report"
+        return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
     return f"unknown command {word!r}{nearest(word, WORDS)} ({', '.join(COMMANDS)}, completion; pdml --help explains)"

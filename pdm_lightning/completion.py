@@ -13,6 +13,7 @@ from pathlib import Path
 COMMANDS = {
     "run": "run one cell, a sweep or an experiment",
     "plan": "show what a run would compute",
+    "check": "run what is missing and judge it by the evaluation card",
     "report": "write the report from what is stored",
     "completion": "print the completion script of a shell",
 }

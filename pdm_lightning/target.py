@@ -13,6 +13,9 @@ from attacks.watched import Look
 from detection import Detector, Features, View
 from detection.base import threshold
 
+BATCH = 1024
+"""Clean images that a detector scores at a time."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -76,7 +79,7 @@ class Watch:
     def scores(self) -> Tensor:
         """(V,) float64 scores of the clean validation images."""
         with torch.no_grad():
-            return self.detector.score(_view(self.validation))
+            return torch.cat([self.detector.score(view) for view in self.validation.views(BATCH)])
 
     @cached_property
     def threshold(self) -> float:
@@ -93,8 +96,7 @@ class Watch:
     def typical(self) -> Tensor:
         """(M,) bool: training images classified correctly, of the half of their class that looks least adversarial."""
         train = self.train
-        with torch.no_grad():
-            scores = self.detector.score_as(_view(train), train.labels)
+        scores = self._as_labelled(train)
         # compared with one another alone: kernels among them flatter themselves
         medians = torch.stack([scores[train.labels == c].quantile(0.5) for c in range(train.num_classes)])
         return (scores <= medians[train.labels]) & (train.predicted == train.labels)
@@ -111,9 +113,7 @@ class Watch:
         if self.limits == "loo":
             groups = self.detector.leave_one_out_scores()
         elif self.limits == "validation":
-            with torch.no_grad():
-                scores = self.detector.score_as(_view(self.validation), self.validation.labels)
-            labels = self.validation.labels
+            scores, labels = self._as_labelled(self.validation), self.validation.labels
             groups = [scores[labels == c] for c in range(self.validation.num_classes)]
         else:
             raise ValueError(f"craft.limits={self.limits}: use validation or loo")
@@ -122,9 +122,11 @@ class Watch:
             raise ValueError(f"no clean validation image of class {', '.join(empty)}: raise data.val_size")
         return [group.sort().values for group in groups]
 
-
-def _view(features: Features) -> View:
-    return View.from_features(features.embeddings, features.logits)
+    def _as_labelled(self, found: Features) -> Tensor:
+        """(N,) float64 scores of clean images, each as its own class."""
+        parts = zip(found.views(BATCH), found.labels.split(BATCH), strict=True)
+        with torch.no_grad():
+            return torch.cat([self.detector.score_as(view, labels) for view, labels in parts])
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class WatchedTarget(Target):
 
     def look(self, x: Tensor, classes: Tensor | None = None) -> Look:
         """Logits, scores and embeddings of images (N, C, H, W) in one pass, all of them differentiable."""
-        view = View.from_model(self.module, x)  # type: ignore[arg-type]
+        view = View.from_model(self.module, x, self.watch.detector.reads)  # type: ignore[arg-type]
         scores = self.watch.detector.score_as(view, view.predicted if classes is None else classes)
         return Look(view.logits, scores, view.embeddings)
 

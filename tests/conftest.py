@@ -26,6 +26,7 @@ TINY = (
     "budget.images.heavy=10",
     "evaluate.bootstrap=50",
     "evaluate.min_n=5",
+    "card.run=none",
 )
 
 

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "pdm_lightning.cli": ("pdm_lightning.__main__",),
 }
 #: What one module alone may import besides.
-ALSO = {"attacks.library": {"art", "numpy"}}
+ALSO = {"attacks.library": {"art", "numpy"}, "detection.ood": {"pytorch_ood"}}
 ALLOWED_IN = {
     "attacks": {"torch", "attacks"},
     "detection": {"torch", "numpy", "sklearn", "scipy", "detection", "typing_extensions"},

@@ -1,1 +1,25 @@
 """The evaluation card: checks that judge a study on its own results."""
+
+from __future__ import annotations
+
+from pdm_lightning.card import soundness, strength
+from pdm_lightning.card.card import Card, Check, Finding, Look, judge
+from pdm_lightning.card.render import print_card
+
+#: Title and function of each check, by id, in order.
+CHECKS: dict[str, tuple[str, Look]] = {
+    "unbounded": ("Unbounded attacks reach every image", strength.unbounded),
+    "monotone": ("Success grows with eps", strength.monotone),
+    "iterated": ("Iterations beat a single step", strength.iterated),
+    "converged": ("Attacks have converged", strength.converged),
+    "threats": ("White box >= gray box >= black box", soundness.threats),
+    "gradient_free": ("Gradients beat no gradients", strength.gradient_free),
+    "noise": ("Noise of the same size is weaker", strength.noise),
+    "gradients": ("Gradients are usable", soundness.gradients),
+    "validity": ("Adversarial images are valid", soundness.validity),
+    "disjoint": ("Thresholds from other data than test", soundness.disjoint),
+    "counts": ("Every image is accounted for", soundness.counts),
+    "selftest": ("Attacks find what is there; claims are plausible", soundness.selftest),
+}
+
+__all__ = ["CHECKS", "Card", "Check", "Finding", "Look", "judge", "print_card"]

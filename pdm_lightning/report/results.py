@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pdm_lightning.card import Card
+
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
 STATUSES = ("ok", "n/a", "failed", "missing", "refused")
@@ -166,6 +168,8 @@ class StudyResult:
     notes : list of str
         What a reader has to know about the numbers.
     failures : list of Failure
+    card : Card or None
+        The evaluation card; None for a study without one.
     settings : dict of str
         Shown as a list of key and value.
     command, version : str
@@ -181,6 +185,7 @@ class StudyResult:
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    card: Card | None = None
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     version: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ _OWN = {"tables": (".md", ".tex"), "figures": (".png", ".pdf", ".csv")}
 
 
 def write_report(folder: Path, result: StudyResult) -> Path:
-    """Write ``index.html``, ``results.csv``, ``tables/`` and ``figures/`` into `folder`.
+    """Write ``index.html``, ``results.csv``, ``card.json``, ``tables/`` and ``figures/`` into `folder`.
 
     The same result makes the same bytes. Each file replaces its former version in one step; tables and
     figures that an earlier report left in ``tables/`` and ``figures/`` and that this one does not have are
@@ -44,6 +45,8 @@ def write_report(folder: Path, result: StudyResult) -> Path:
         files[f"tables/{table.name}.tex"] = latex(table).encode("utf-8")
     for figure in result.figures:
         files |= {f"figures/{name}": content for name, content in figure_files(figure).items()}
+    if result.card is not None:
+        files["card.json"] = (json.dumps(result.card.as_json(), indent=1) + "\n").encode("utf-8")
     files["index.html"] = render_page(result, tables).encode("utf-8")
     folder = Path(folder)
     for name, content in files.items():

@@ -6,7 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.stages import clean, craft, detector, features, proxy, score, training, tsne, worst
+from pdm_lightning.stages import (
+    clean,
+    craft,
+    detector,
+    features,
+    gradients,
+    noise,
+    proxy,
+    score,
+    selftest,
+    splits,
+    training,
+    tsne,
+    validity,
+    worst,
+)
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import source_hash
 
@@ -19,14 +34,27 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] =
     "features": features.build,
     "clean": clean.build,
     "tsne": tsne.build,
+    "splits": splits.build,
+    "gradients": gradients.build,
+    "examples": craft.build,
     "detector": detector.build,
     "craft": craft.build,
+    "validity": validity.build,
+    "noise": noise.build,
+    "alarms": noise.alarms,
+    "selftest": selftest.build,
     "score": score.build,
     "worst": worst.build,
 }
 
 _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
-_EMBED = (*_MODEL, "pdm_lightning.data", "pdm_lightning.devices", "pdm_lightning.stages.context")
+_EMBED = (
+    *_MODEL,
+    "detection.features",
+    "pdm_lightning.data",
+    "pdm_lightning.devices",
+    "pdm_lightning.stages.context",
+)
 _TRAIN = (
     *_EMBED,
     "pdm_lightning.losses",
@@ -37,6 +65,19 @@ _TRAIN = (
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
 )
+_SEE = (*_EMBED, "detection", "pdm_lightning.stages.features", "pdm_lightning.stages.sight")
+_CRAFT = (
+    *_SEE,
+    "attacks",
+    "pdm_lightning.target",
+    "pdm_lightning.threat",
+    "pdm_lightning.stages.clean",
+    "pdm_lightning.stages.detector",
+    "pdm_lightning.stages.engine",
+    "pdm_lightning.stages.hands",
+    "pdm_lightning.stages.shards",
+    "pdm_lightning.stages.craft",
+)
 #: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
 SOURCES: dict[str, tuple[str, ...]] = {
     "train": _TRAIN,
@@ -44,21 +85,16 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "features": (*_EMBED, "detection.features", "pdm_lightning.stages.features"),
     "clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.clean"),
     "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
-    "detector": ("detection", "pdm_lightning.stages.detector"),
-    "craft": (
-        *_EMBED,
-        "attacks",
-        "detection",
-        "pdm_lightning.target",
-        "pdm_lightning.threat",
-        "pdm_lightning.stages.clean",
-        "pdm_lightning.stages.detector",
-        "pdm_lightning.stages.engine",
-        "pdm_lightning.stages.hands",
-        "pdm_lightning.stages.shards",
-        "pdm_lightning.stages.craft",
-    ),
-    "score": ("detection", "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),
+    "splits": ("pdm_lightning.data", "pdm_lightning.stages.splits"),
+    "gradients": (*_EMBED, "attacks", "pdm_lightning.stages.features", "pdm_lightning.stages.gradients"),
+    "detector": (*_SEE, "pdm_lightning.stages.detector"),
+    "examples": _CRAFT,
+    "craft": _CRAFT,
+    "validity": (*_EMBED, "attacks", "pdm_lightning.stages.validity"),
+    "noise": (*_SEE, "attacks", "pdm_lightning.stages.detector", "pdm_lightning.stages.noise"),
+    "alarms": (*_SEE, "attacks", "pdm_lightning.stages.detector", "pdm_lightning.stages.noise"),
+    "selftest": (*_CRAFT, "pdm_lightning.stages.selftest"),
+    "score": (*_SEE, "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),
     "worst": (
         "detection.joint",
         "detection.intervals",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from detection.features import LAYERS, View
 from pdm_lightning.data import ImageData, load_data, to_unit
 from pdm_lightning.devices import pick_device, set_threads, strict_float32
 from pdm_lightning.models import Classifier
@@ -81,8 +82,9 @@ def embed(
     device: torch.device,
     batch: int = 512,
     report: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Embeddings and readout logits of images.
+    layers: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Embeddings, readout logits and, where they are named, further layers of images.
 
     Parameters
     ----------
@@ -90,20 +92,21 @@ def embed(
 
     Returns
     -------
-    embeddings : (N, d) float32 tensor on the CPU
-    logits : (N, K) float32 tensor on the CPU
+    dict of str to Tensor
+        ``embedding`` (N, d), ``logits`` (N, K) and, by name, the layers (N, d_l): float32, on the CPU.
     """
-    embeddings, logits = [], []
+    names = list(dict.fromkeys((*LAYERS, *layers)))
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
     with strict_float32():
         for part in images.split(batch):
-            z, o = classifier.embed_and_logits(to_unit(part).to(device))
-            embeddings.append(z.cpu())
-            logits.append(o.cpu())
+            view = View.from_model(classifier, to_unit(part).to(device), names)
+            for name in names:
+                found[name].append(view.layer(name).cpu())
             if report is not None:
                 report(len(part))
-    if not embeddings:
+    if not len(images):
         raise ValueError("there are no images to embed")
-    return torch.cat(embeddings), torch.cat(logits)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def write_json(path: Any, content: Any) -> None:

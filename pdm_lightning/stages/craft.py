@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
+from pdm_lightning.data.base import balanced_order
 from pdm_lightning.devices import strict_float32
 from pdm_lightning.manifest import sync
 from pdm_lightning.progress import Progress
@@ -39,13 +40,10 @@ def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
     dict
         The engine, for the manifest.
     """
-    data, device = context.data(node), context.device(node)
-    sets = features.read(context.artifact(node.parents["features"]))
-    candidates = torch.as_tensor(data.test_order(node.spec["images"] or len(data.test[1])))
-    labels = data.test[1][candidates]
-    chosen = candidates[sets["test"].predicted[candidates] == labels]
+    device = context.device(node)
+    chosen, counts = choose(node, context)
     if not len(chosen):
-        raise ValueError(f"{node.title}: the classifier gets none of the {len(candidates)} test images right")
+        raise ValueError(f"{node.title}: the classifier gets none of {counts['candidates']} images right")
     size = node.runtime["batch_size"] or (512 if device.type == "cuda" else 64)
     with Progress(len(chosen), f"craft {node.title}", enabled=context.progress) as progress:
         parts = _missing(folder, chosen, size, progress)
@@ -54,8 +52,32 @@ def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
             shards.run(node, folder, context, parts, chosen_engine, progress)
         elif parts:
             craft_parts(node, folder, context, device, parts, chosen_engine, progress.update)
-    finish(folder, chosen, len(candidates), len(data.test[1]), hands.attack_of(node, context))
+    finish(folder, chosen, counts, hands.attack_of(node, context))
     return {"engine": chosen_engine.as_dict()}
+
+
+def choose(node: Node, context: Context) -> tuple[Tensor, dict[str, int]]:
+    """Which images are attacked: those classified correctly among the first ``spec.images`` of a fixed order.
+
+    Those of an ``examples`` node are training images whose features are kept, all others test images.
+
+    Returns
+    -------
+    chosen : (N,) int64 Tensor
+        Their numbers in the set.
+    counts : dict of str to int
+        ``candidates`` that were looked at, and ``test_images``, the size of the set.
+    """
+    data, parent = context.data(node), node.parents["features"]
+    sets = features.read(context.artifact(parent))
+    if node.kind == "examples":
+        numbers, seen = features.kept(data, parent), sets["train"]
+        order = balanced_order(seen.labels, derive(0, "craft train"))[: node.spec["images"]]
+        right = seen.predicted[order] == seen.labels[order]
+        return numbers[order][right], {"candidates": len(order), "test_images": len(seen)}
+    order = data.test_order(node.spec["images"] or len(data.test[1]))
+    right = sets["test"].predicted[order] == data.test[1][order]
+    return order[right], {"candidates": len(order), "test_images": len(data.test[1])}
 
 
 def craft_parts(
@@ -78,7 +100,7 @@ def craft_parts(
     show : callable
         Takes the number of images that were finished and, by name, what else there is to show.
     """
-    data, classifier = context.data(node), context.classifier(node.parents["train"], device)
+    labels, classifier = _set(node, context)[1], context.classifier(node.parents["train"], device)
     seed, started = derive(node.spec["seed"], "craft"), time.monotonic()
     with strict_float32():
         example = _images(node, context, parts[0], device)
@@ -88,12 +110,13 @@ def craft_parts(
             def report(done: int, total: int, active: int = len(part)) -> None:
                 show(0, batch=f"{done / max(total, 1):.0%}", active=active)
 
-            images, y = _images(node, context, part, device), data.test[1][part].to(device)
+            images, y = _images(node, context, part, device), labels[part].to(device)
             result = adversary.attack(
                 adversary.target, images, y, index=part.to(device), seed=seed, progress=report
             )
-            z, logits = embed(classifier, result.x_adv, device)
-            tensors = {"embeddings": z, "logits": logits, "predicted": logits.argmax(dim=1)}
+            seen = embed(classifier, result.x_adv, device)
+            tensors = {"embeddings": seen["embedding"], "logits": seen["logits"]}
+            tensors["predicted"] = seen["logits"].argmax(dim=1)
             if adversary.foreign:
                 tensors["proxy_predicted"] = result.predicted
             _save(folder, part, result, tensors, time.monotonic() - started)
@@ -123,7 +146,13 @@ def _engine(node: Node, folder: Path, context: Context, device: torch.device, pa
 
 
 def _images(node: Node, context: Context, part: Tensor, device: torch.device) -> Tensor:
-    return to_unit(context.data(node).test[0][part]).to(device)
+    return to_unit(_set(node, context)[0][part]).to(device)
+
+
+def _set(node: Node, context: Context) -> tuple[Tensor, Tensor]:
+    """Images and labels that the attacked ones are numbered in."""
+    data = context.data(node)
+    return data.train if node.kind == "examples" else data.test
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -160,8 +189,8 @@ def _save(
     scratch.replace(path)
 
 
-def finish(folder: Path, chosen: Tensor, candidates: int, total: int, attack: Attack) -> None:
-    """Merge the batches, in the order of the test set's fixed permutation, and count."""
+def finish(folder: Path, chosen: Tensor, counts: dict[str, int], attack: Attack) -> None:
+    """Merge the batches, in the order of the set's fixed permutation, and count."""
     parts = [load_file(path) for path in _parts(folder)]
     merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     seconds = float(merged.pop("seconds").sum())
@@ -171,13 +200,7 @@ def finish(folder: Path, chosen: Tensor, candidates: int, total: int, attack: At
     save_file(merged, folder / "adversarial.safetensors")
     write_json(
         folder / "craft.json",
-        {
-            "attack": repr(attack),
-            "seconds": seconds,
-            "candidates": candidates,
-            "test_images": total,
-            "attacked": len(chosen),
-        },
+        {"attack": repr(attack), "seconds": seconds, "attacked": len(chosen), **counts},
     )
     shutil.rmtree(folder / "batches")
     for path in folder.glob("engine.json*"):

@@ -1,15 +1,14 @@
-"""Stage ``detector``: fitted on clean features, with the scores of clean validation and test images."""
+"""Stage ``detector``: a fitted detector, with the scores of clean validation and test images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
-from detection import Detector, View
-from pdm_lightning.stages import features
+from detection import Detector, Features
+from pdm_lightning.stages import sight
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import Artifact
@@ -19,21 +18,27 @@ if TYPE_CHECKING:
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
-    """Fit on clean training features; bandwidths and thresholds come from clean validation features."""
-    sets = features.read(context.artifact(node.parents["features"]))
+    """Fit on clean training features; bandwidths and thresholds come from clean validation features.
+
+    A detector that is fitted on an attack gets that attack's images of training images besides.
+    """
     detector: Detector = instantiate(node.spec)
-    detector.fit(sets["train"], sets["validation"])
-    scores = {}
-    for split in ("validation", "test"):
-        view = View.from_features(sets[split].embeddings, sets[split].logits)
-        with torch.no_grad():
-            scores[split] = detector.score(view)
+    sets = sight.clean(detector, node.parents["features"], context)
+    detector.fit(sets["train"], sets["validation"], _adversarial(detector, node, context))
+    scores = {split: sight.scores(detector, sets[split]) for split in ("validation", "test")}
     save_file(
         {name: tensor.contiguous() for name, tensor in detector.state_dict().items()},
         folder / "state.safetensors",
     )
     save_file(scores, folder / "scores.safetensors")
     write_json(folder / "detector.json", {"bandwidth": _bandwidth(detector)})
+
+
+def _adversarial(detector: Detector, node: Node, context: Context) -> Features | None:
+    if "examples" not in node.parents:
+        return None
+    rows = load_file(context.artifact(node.parents["examples"]).file("adversarial.safetensors"))
+    return sight.attacked(detector, rows, rows["y"], node.parents["features"].parents["train"], context)
 
 
 def _bandwidth(detector: Detector) -> float | None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detection import Features
+from pdm_lightning.data import ImageData
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages.context import Context, embed
@@ -23,10 +24,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
-    """Embed a part of the training images, all validation and all test images."""
+    """Embed a part of the training images, all validation and all test images.
+
+    ``spec.layers``, where it is given, names further layers that are kept beside embedding and logits.
+    """
     data, device = context.data(node), context.device(node)
     classifier = context.classifier(node.parents["train"], device)
-    chosen = per_class(data.train[1], node.spec["train_per_class"], derive(0, "features"))
+    chosen, layers = kept(data, node), node.spec.get("layers", [])
     sets = {
         "train": (data.train[0][chosen], data.train[1][chosen]),
         "validation": data.validation,
@@ -36,8 +40,13 @@ def build(node: Node, folder: Path, context: Context) -> None:
     tensors: dict[str, Tensor] = {}
     with Progress(total, f"features {node.title}", enabled=context.progress) as progress:
         for split, (images, labels) in sets.items():
-            z, logits = embed(classifier, images, device, report=progress.update)
-            tensors |= {f"{split}.embeddings": z, f"{split}.logits": logits, f"{split}.labels": labels}
+            seen = embed(classifier, images, device, report=progress.update, layers=layers)
+            tensors |= {
+                f"{split}.embeddings": seen.pop("embedding"),
+                f"{split}.logits": seen.pop("logits"),
+                f"{split}.labels": labels,
+            }
+            tensors |= {f"{split}.layer.{name}": layer for name, layer in seen.items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError(
             f"the classifier of {node.title} gives embeddings that are not finite: train it again"
@@ -45,6 +54,11 @@ def build(node: Node, folder: Path, context: Context) -> None:
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "features.safetensors"
     )
+
+
+def kept(data: ImageData, node: Node) -> Tensor:
+    """Numbers of the training images that a ``features`` node keeps, ascending."""
+    return per_class(data.train[1], node.spec["train_per_class"], derive(0, "features"))
 
 
 def per_class(labels: Tensor, count: int, seed: int) -> Tensor:
@@ -60,7 +74,15 @@ def per_class(labels: Tensor, count: int, seed: int) -> Tensor:
 def read(artifact: Artifact) -> dict[str, Features]:
     """Features of each split from a ``features`` artifact."""
     tensors = load_file(artifact.file("features.safetensors"))
-    return {
-        split: Features(*(tensors[f"{split}.{part}"] for part in ("embeddings", "logits", "labels")))
-        for split in SPLITS
-    }
+    sets = {}
+    for split in SPLITS:
+        layers = {
+            name.removeprefix(f"{split}.layer."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{split}.layer.")
+        }
+        embeddings, logits, labels = (
+            tensors[f"{split}.{part}"] for part in ("embeddings", "logits", "labels")
+        )
+        sets[split] = Features(embeddings, logits, labels, layers)
+    return sets

@@ -88,7 +88,7 @@ def publish(
         If a weight or an embedding is not finite.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    embeddings, _ = embed(classifier.eval(), validation[0], classifier.mean.device)
+    embeddings = embed(classifier.eval(), validation[0], classifier.mean.device)["embedding"]
     if not all(bool(value.isfinite().all()) for value in [*state.values(), embeddings]):
         raise TrainingDiverged("the last steps left weights that are not finite: lower optimizer.lr")
     collapse = measure_collapse(embeddings, validation[1])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks import Attack, Setup, prepare
-from pdm_lightning.stages import detector, features
+from detection.features import LAYERS
+from pdm_lightning.stages import detector, features, sight
 from pdm_lightning.stages.clean import median_margin
 from pdm_lightning.stages.context import Context
 from pdm_lightning.stages.instantiate import instantiate
@@ -67,15 +68,18 @@ def take(
         (n, C, H, W) images on the device, for a CUDA graph.
     """
     sets, watch = _features(node, context), None
+    classifier = context.classifier(held(node), device)
+    looked_at = classifier.tapped
     if "detector" in node.parents:
         fitted = detector.read(context.artifact(node.parents["detector"]))
-        watch = Watch(fitted, sets["train"], sets["validation"], **node.spec["aim"])
+        seen = sight.clean(fitted, node.parents["detector"].parents["features"], context)
+        watch = Watch(fitted, seen["train"], seen["validation"], **node.spec["aim"])
+        looked_at += tuple(name for name in fitted.reads if name not in LAYERS)
     threat: ThreatModel = instantiate({"_target_": node.runtime["threat"]["_target_"]})
-    classifier = context.classifier(held(node), device)
     exact = threat.target(classifier, watch)
     target = exact
     if setup.fold:
-        ready = prepare(classifier, example if setup.cuda_graph else None, setup, keep=classifier.tapped)
+        ready = prepare(classifier, example if setup.cuda_graph else None, setup, keep=looked_at)
         target = threat.target(ready.module, watch)
     target = judged_by(target, exact, setup.micro_batch, slack)
     return Hands(make_attack(node.spec["attack"], sets), target, "surrogate" in node.parents)

@@ -35,7 +35,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     data = context.data(node)
     images, labels = data.validation
     proxy = load_classifier(node.spec, folder, data.num_classes, data.shape[0]).to(device)
-    theirs, ours = (embed(one, images, device)[1].argmax(dim=1) for one in (target, proxy))
+    theirs, ours = (embed(one, images, device)["logits"].argmax(dim=1) for one in (target, proxy))
     found = {
         "agreement": _share(ours, theirs),
         "accuracy": _share(ours, labels),

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from detection import (
     Interval,
-    View,
     all_auc,
     detected,
     distortion,
@@ -21,7 +20,7 @@ from detection import (
     proportion,
     robust_accuracy,
 )
-from pdm_lightning.stages import craft, detector, features
+from pdm_lightning.stages import craft, detector, features, sight
 from pdm_lightning.stages.context import Context, write_json
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ def build(node: Node, folder: Path, context: Context) -> None:
     fitted = context.artifact(node.parents["detector"])
     rows, counts = craft.read(crafted), crafted.json("craft.json")
     known = load_file(fitted.file("scores.safetensors"))
-    with torch.no_grad():
-        adversarial = detector.read(fitted).score(View.from_features(rows["embeddings"], rows["logits"]))
+    judge, model = detector.read(fitted), node.parents["detector"].parents["features"].parents["train"]
+    adversarial = sight.scores(judge, sight.attacked(judge, rows, rows["y"], model, context))
     scores = {
         "index": rows["index"],
         "clean": known["test"][rows["index"]].contiguous(),

@@ -161,6 +161,8 @@ def _kind(key: str, value: Any, annotation: Any) -> None:
         raise ValueError(f"{key}={shown(value)}: a {'whole ' if name == 'int' else ''}number needed")
     if name == "bool" and not isinstance(value, bool):
         raise ValueError(f"{key}={shown(value)}: use true or false")
+    if value is None and re.search(r"\bNone\b", name):
+        return
     if re.match(r"(Sequence|list|tuple)\b", name) and not isinstance(value, list):
         raise ValueError(f"{key}={shown(value)}: a list needed, as '{key}=[1,2]'")
 

@@ -1,4 +1,4 @@
-"""What ``pdml run``, ``plan`` and ``report`` do: Hydra composes what is asked for, then the study runs."""
+"""What ``pdml run``, ``plan``, ``check`` and ``report`` do: Hydra composes what is asked for, then the study runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pdm_lightning import __version__
-from pdm_lightning.report import print_tables, write_report
+from pdm_lightning.card import print_card
+from pdm_lightning.report import StudyResult, print_tables, write_report
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
@@ -26,23 +28,27 @@ from pdm_lightning.study.results import collect
 from pdm_lightning.study.validate import validate
 
 
-def perform(command: str, words: list[str], cells: list[Cell]) -> int:
+def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool = False) -> int:
     """Carry out a command.
 
     Parameters
     ----------
-    command : {"run", "plan", "report"}
+    command : {"run", "plan", "check", "report"}
     words : list of str
         Hydra's overrides and flags, as typed.
     cells : list of Cell
         What they ask for, at least one.
+    strict : bool
+        For ``check``: a check that was not run counts as one that failed.
 
     Returns
     -------
     int
-        Exit status: 1 where a cell failed, or, for ``report``, is missing.
+        Exit status: 1 where a cell failed, or, for ``report``, is missing, or, for ``check``, a check failed.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    if command == "check":
+        cells = [_checked(cell) for cell in cells]
     validate(cells)
     plan = make_plan(cells)
     settings = plan.settings
@@ -53,7 +59,7 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
     outcome = Outcome()
     if command == "report":
         outcome.stale = sum(status(store, node) == "stale" for node in plan)
-    if command == "run":
+    if command in ("run", "check"):
         preflight(plan, context)
         ahead = total(_missing_costs(plan, context).values())
         if ahead:
@@ -64,7 +70,29 @@ def perform(command: str, words: list[str], cells: list[Cell]) -> int:
             _say(
                 f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
-    return _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    result, status_ = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    return max(status_, _verdict(result, strict)) if command == "check" else status_
+
+
+def _checked(cell: Cell) -> Cell:
+    """The cell with a whole card, unless another one was typed."""
+    typed = any(override.lstrip("+").startswith("card.run=") for override in cell.overrides)
+    card = cell.config["card"] | ({} if typed else {"run": "all"})
+    return replace(cell, config=cell.config | {"card": card})
+
+
+def _verdict(result: StudyResult, strict: bool) -> int:
+    """1 where a check failed, or, if it is `strict`, was not run; also where there is no card at all."""
+    if result.card is None:
+        _say("pdml: no card: nothing was attacked, or card.run=none")
+        return int(strict)
+    bad = result.card.failed + (result.card.not_run if strict else [])
+    if bad:
+        _say(
+            f"pdml: {len(bad)} of {len(result.card.checks)} checks: "
+            + ", ".join(f"{c.id} {c.verdict}" for c in bad)
+        )
+    return int(bool(bad))
 
 
 @contextmanager
@@ -88,7 +116,7 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
-def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int:
+def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> tuple[StudyResult, int]:
     """Write and print the report; every hole in it is counted in the exit status."""
     result = collect(plan, context, outcome, command, __version__)
     output = Path(plan.settings["paths"]["output"])
@@ -98,6 +126,8 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int
     page = write_report(folder, result)
     console = _console()
     print_tables(result, console)
+    if result.card is not None:
+        print_card(result.card, console, whole=plan.settings["card"]["run"] == "all")
     console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
     for failed in outcome.failed.values():
         _say(
@@ -106,7 +136,7 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> int
     holes = sum(row.status in ("failed", "missing") for row in result.rows)
     if holes and not outcome.failed:
         _say(f"pdml: {holes} results are not there yet: 'pdml run' with the same words computes them")
-    return 1 if holes or outcome.failed else 0
+    return result, int(bool(holes or outcome.failed))
 
 
 def _missing_costs(plan: Plan, context: Context) -> dict[str, Cost]:

@@ -8,13 +8,32 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import artifact_key
 from pdm_lightning.study import specs
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.probes import CardPlan, plan_card
 from pdm_lightning.threat import check, needs, surrogate_of
 
 # The order in which a study runs: no stage waits for one that comes later.
-WAVES = ("train", "proxy", "features", "clean", "tsne", "detector", "craft", "score", "worst")
+WAVES = (
+    "train",
+    "proxy",
+    "features",
+    "clean",
+    "tsne",
+    "splits",
+    "gradients",
+    "examples",
+    "detector",
+    "craft",
+    "validity",
+    "noise",
+    "alarms",
+    "selftest",
+    "score",
+    "worst",
+)
 
 
 @dataclass(frozen=True)
@@ -97,12 +116,13 @@ class Plan:
 
     entries: list[Entry]
     worst: list[Worst] = field(default_factory=list)
+    card: CardPlan = field(default_factory=CardPlan)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
         asked = [node for entry in self.entries for node in entry.nodes.values()]
-        asked += [worst.node for worst in self.worst]
+        asked += [*(worst.node for worst in self.worst), *self.card.nodes]
         unique = {node.key: node for one in asked for node in ancestry(one)}
         return sorted(unique.values(), key=lambda node: WAVES.index(node.kind))
 
@@ -129,7 +149,7 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     _check_names(entries)
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
-    return Plan(entries, list(planner.worst(entries)))
+    return Plan(entries, list(planner.worst(entries)), plan_card(entries, planner.node))
 
 
 def _check_names(entries: list[Entry]) -> None:
@@ -151,6 +171,7 @@ class _Planner:
     def __init__(self) -> None:
         self.known: dict[str, Node] = {}
         self.prints: dict[str, str] = {}
+        self.detectors: dict[str, Any] = {}
 
     def node(
         self, kind: str, spec: dict[str, Any], title: str, runtime: dict[str, Any], **parents: Node
@@ -182,13 +203,12 @@ class _Planner:
             return Entry(cell, nodes, refused=refused)
         spec, note = specs.craft_spec(config)
         batch = dict(config["craft"]) | {"threat": config["threat"]}
-        scores, watcher = specs.detector_spec(config), cell.name("detector")
-        detector = self.node("detector", scores, f"{title} {watcher}", {}, features=nodes["features"])
+        detector = self.detector(cell, nodes["features"], runtime)
         held = self.surrogate(cell, nodes["train"], title, runtime)
         parents = {"train": nodes["train"], "features": nodes["features"], **held}
         if "detector" in needs(config["attack"]):
             seen = held.get("surrogate_features", nodes["features"])
-            parents["detector"] = self.node("detector", scores, f"{seen.title} {watcher}", {}, features=seen)
+            parents["detector"] = self.detector(cell, seen, runtime)
             spec["aim"] = specs.aim_spec(config)
         title = f"{title} {cell.name('attack')}" + (f" {cell.name('threat')}" if held else "")
         craft = self.node("craft", spec, title, runtime | batch, **parents)
@@ -197,6 +217,26 @@ class _Planner:
             judges["surrogate_features"] = held["surrogate_features"]
         score = self.node("score", specs.score_spec(config), title, {}, craft=craft, **judges)
         return Entry(cell, nodes | held | {"craft": craft, "detector": detector, "score": score}, note)
+
+    def detector(self, cell: Cell, features: Node, runtime: dict[str, Any]) -> Node:
+        """The cell's detector on a classifier whose features are given."""
+        config, spec = cell.config, specs.detector_spec(cell.config)
+        place = json.dumps(spec, sort_keys=True)
+        if place not in self.detectors:
+            self.detectors[place] = instantiate(spec, "detector")
+        detector, train = self.detectors[place], features.parents["train"]
+        title = f"{features.title} {cell.name('detector')}"
+        seen = specs.features_spec(config, detector.reads)
+        parents = {"features": features}
+        if "layers" in seen:
+            parents["features"] = self.node("features", seen, features.title, runtime, train=train)
+        if detector.needs_attack:
+            attack, threat = config["detector"]["attack"], {"_target_": "pdm_lightning.threat.GrayBox"}
+            what = f"{features.title} {attack['name']}"
+            hands = runtime | dict(config["craft"]) | {"threat": threat}
+            examples = specs.examples_spec(config, attack, threat)
+            parents["examples"] = self.node("examples", examples, what, hands, train=train, features=features)
+        return self.node("detector", spec, title, runtime if detector.needs_images else {}, **parents)
 
     def surrogate(self, cell: Cell, train: Node, title: str, runtime: dict[str, Any]) -> dict[str, Node]:
         """The model that the adversary works on where it is not the target's, and its features."""

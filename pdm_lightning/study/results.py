@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from pdm_lightning.card import judge
 from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
+from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
@@ -38,19 +40,22 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     answers = [(entry, list(reader.rows(entry))) for entry in plan.entries]
     rows = [row for _, found in answers for row in found]
     settings = plan.settings
+    rows = _distinct([*rows, *reader.worst(plan.worst, {row.artifact: row.note for row in rows})])
+    failures = [
+        Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
+    ]
+    evidence = gather(plan, reader.artifact, rows, (failure.node for failure in failures))
     return StudyResult(
         name=settings["name"],
         title=settings["title"] or settings["name"],
         description=settings["description"],
-        rows=_distinct([*rows, *reader.worst(plan.worst, {row.artifact: row.note for row in rows})]),
+        rows=rows,
+        card=None if evidence is None else judge(evidence),
         figures=figures(plan, reader.artifact, answers),
         tables=list(settings["report"]["tables"]),
         labels=_labels(plan),
         notes=_notes(plan, outcome),
-        failures=[
-            Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path)
-            for f in outcome.failed.values()
-        ],
+        failures=failures,
         settings=_settings(plan),
         command=command,
         version=version,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from pdm_lightning.data import fingerprint
 from pdm_lightning.stages.build import build_loss
+from pdm_lightning.stages.sight import LAYERS
 
 Config = dict[str, Any]
 
@@ -73,9 +74,10 @@ def proxy_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
     return train_spec(config | own | single, prints)
 
 
-def features_spec(config: Config) -> dict[str, Any]:
-    """Which clean images are embedded."""
-    return dict(config["features"])
+def features_spec(config: Config, layers: Iterable[str] = ()) -> dict[str, Any]:
+    """Which clean images are embedded, and which layers are kept beside embedding and logits."""
+    further = sorted(set(layers) - set(LAYERS))
+    return dict(config["features"]) | ({"layers": further} if further else {})
 
 
 def craft_spec(config: Config) -> tuple[dict[str, Any], str]:
@@ -107,8 +109,13 @@ def craft_spec(config: Config) -> tuple[dict[str, Any], str]:
 
 
 def detector_spec(config: Config) -> dict[str, Any]:
-    """The detector's own parameters."""
-    return settings(config["detector"])
+    """The detector's own parameters; the attack that it is fitted on is a parent."""
+    return settings(config["detector"], {"attack"})
+
+
+def examples_spec(config: Config, attack: Config, threat: Config) -> dict[str, Any]:
+    """The attack on training images that a detector is fitted on."""
+    return craft_spec(config | {"attack": attack, "threat": threat})[0]
 
 
 def score_spec(config: Config) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from pdm_lightning.study.checks import (
     text,
     words,
 )
+from pdm_lightning.study.probes import RUNS
 from pdm_lightning.threat import surrogate_of
 from pdm_lightning.tracking import MODES, wandb_mode
 
@@ -69,6 +70,9 @@ def _study(config: Config) -> None:
     flag(config, "evaluate.worst_case")
     _rates(config)
     choice(config, "craft.limits", ("validation", "loo"))
+    choice(config, "card.run", RUNS)
+    number(config, "card.images", 1)
+    number(config, "card.self_test", 1)
     number(config, "tsne.points", 10)
     number(config, "tsne.perplexity", 1, whole=False)
 
@@ -175,24 +179,26 @@ def _model(config: Config, place: str = "model") -> None:
             build_classifier({"model": model, "defense": {}}, num_classes=10, in_channels=3)
 
 
-def _attack(config: Config) -> None:
-    attack, ignored = _mapping(config, "attack"), ("cost", "lean")
-    text(config, "attack.name")
+def _attack(config: Config, place: str = "attack") -> None:
+    attack, ignored = _mapping(config, place), ("cost", "lean")
+    text(config, f"{place}.name")
     spec = {key: value for key, value in attack.items() if key not in ("name", "label", *ignored)}
     if spec.get("confidence") == "median_margin":  # measured on each model later
         spec["confidence"] = 0.0
-    has("attack", attack, "needs", "attacks.Attack")
-    arguments("attack", spec)
-    with built("attack", attack):
+    has(place, attack, "needs", "attacks.Attack")
+    arguments(place, spec)
+    with built(place, attack):
         instantiate(spec)
     cost, known = attack.get("cost", "medium"), _mapping(config, "budget.images")
     if cost not in known:
-        raise ValueError(f"attack.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
+        raise ValueError(f"{place}.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
     caps(config, attack)
 
 
 def _detector(config: Config) -> None:
-    _plain(config, "detector", "score", "detection.Detector")
+    _plain(config, "detector", "score", "detection.Detector", ("attack",))
+    if config["detector"].get("attack") is not None:
+        _attack(config, "detector.attack")
     kept, wanted = config["features"]["train_per_class"], config["detector"].get("kernels_per_class", 0)
     if wanted > kept:
         raise ValueError(
@@ -217,14 +223,14 @@ def _threat(config: Config) -> None:
         _defense(config, "threat.own.defense")
 
 
-def _plain(config: Config, group: str, attribute: str, base: str) -> None:
+def _plain(config: Config, group: str, attribute: str, base: str, others: tuple[str, ...] = ()) -> None:
     option = _mapping(config, group)
     text(config, f"{group}.name")
     has(group, option, attribute, base)
-    arguments(group, option)
+    arguments(group, option, others)
     with built(group, option):
         # what an option holds in store for others (a proxy's model) is not built with it
-        settings = {key: value for key, value in option.items() if key not in ("name", "label")}
+        settings = {key: value for key, value in option.items() if key not in ("name", "label", *others)}
         instantiate(settings, _recursive_=False)
 
 
@@ -277,7 +283,7 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
-    _study: ("seed", "features", "craft", "evaluate", "tsne"),
+    _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
     _trainer: ("trainer",),
@@ -288,6 +294,6 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _defense: ("defense",),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
-    _detector: ("detector", "features"),
+    _detector: ("detector", "features", "budget"),
     _threat: ("threat",),
 }

@@ -98,7 +98,7 @@ def test_plan_finds_everything_cached(
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["plan", *study[1]]) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == "6 cached"
+    assert printed.splitlines()[-1] == "11 cached"
     assert "darken[amount=0.25]" in printed
 
 
@@ -106,9 +106,9 @@ def test_plan_shows_what_a_change_would_cost(
     study: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *study[1], "-m", "attack.amount=0.25,0.75"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "6 cached, 2 missing"
+    assert capsys.readouterr().out.splitlines()[-1] == "11 cached, 5 missing"
     assert main(["plan", *study[1], "seed=1"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "6 missing"
+    assert capsys.readouterr().out.splitlines()[-1] == "11 missing"
 
 
 def test_report_computes_nothing(study: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,8 +125,9 @@ def test_plan_writes_nothing(
     assert main(["plan", "experiment=quickstart"]) == 0
     printed = capsys.readouterr().out
     assert "quickstart: 27 cells" in printed
-    # three trainings, features, clean, t-SNE and detectors; nine attacks on each, crafted and scored
-    assert printed.splitlines()[-1] == f"{3 * 5 + 27 * 2} missing"
+    # three trainings, features, clean, t-SNE, detectors, splits and gradients; nine attacks on each, crafted, scored,
+    # looked at, and set beside noise that is scored
+    assert printed.splitlines()[-1] == f"{3 * 7 + 27 * 5} missing"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +191,10 @@ def test_module_is_the_command() -> None:
     ("word", "expected"),
     [
         ("rn", "unknown command 'rn': did you mean 'run'?"),
-        ("frobnicate", "unknown command 'frobnicate' (run, plan, report, completion; pdml --help explains)"),
+        (
+            "frobnicate",
+            "unknown command 'frobnicate' (run, plan, check, report, completion; pdml --help explains)",
+        ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),
     ],
 )
@@ -202,7 +206,7 @@ def test_unknown_command(word: str, expected: str, capsys: pytest.CaptureFixture
 
 
 def test_stopped_by_the_keyboard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(*_: object) -> int:
+    def stop(*_: object, **_more: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pdm_lightning.study.commands.perform", stop)

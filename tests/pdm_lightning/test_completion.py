@@ -19,7 +19,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "report", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "completion"]),
         ("pdml r", ["run", "report"]),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
@@ -34,7 +34,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
         ("pdml run defense=ce -m model=resnet11", ["model=resnet110"]),
         ("pdml run -m defense=ce,pdm_p", ["defense=ce,pdm_printed"]),
         ("pdml run -m defense=ce,pdm attack.e", ["attack.eps="]),
-        ("pdml run attack=unknown detector=", ["detector=kde"]),
+        ("pdml run attack=unknown detector=kde_", ["detector=kde_logits"]),
         ('pdml run title="a b" threat=', THREATS),
         ('pdml run title="a threat=', THREATS),
         ("pdml run --multi", ["--multirun"]),

@@ -32,6 +32,7 @@ EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 NOT_ARGUMENTS = {
     "attack": {"cost", "lean"},
     "data": set(SHARED),
+    "detector": {"attack"},
     "optimizer": {"schedule"},
 }
 FROM_ELSEWHERE = {"model": {"in_channels"}, "optimizer": {"params"}}

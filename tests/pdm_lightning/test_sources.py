@@ -30,9 +30,16 @@ PLUMBING = {
 BORROWED = {
     "clean": {"pdm_lightning.stages.features", "pdm_lightning.stages.context"},
     "tsne": {"pdm_lightning.stages.features", "pdm_lightning.stages.context"},
-    "detector": {"pdm_lightning.stages.features", "pdm_lightning.stages.context"},
-    "craft": {"pdm_lightning.stages.features", "pdm_lightning.losses", "detection"},
-    "score": {"pdm_lightning.stages.craft", "pdm_lightning.stages.context", "pdm_lightning.stages.features"},
+    "splits": {"pdm_lightning.stages.context"},
+    "gradients": {"pdm_lightning.losses"},
+    "detector": {"pdm_lightning.losses"},
+    "examples": {"pdm_lightning.losses"},
+    "craft": {"pdm_lightning.losses"},
+    "validity": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "noise": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "alarms": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "selftest": {"pdm_lightning.losses"},
+    "score": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
     "train": set(),
     "proxy": set(),
     "worst": {
@@ -41,6 +48,7 @@ BORROWED = {
         "pdm_lightning.stages.craft",
         "pdm_lightning.stages.detector",
         "pdm_lightning.stages.features",
+        "pdm_lightning.stages.sight",
     },
     "features": {"pdm_lightning.losses", "detection"},
 }

@@ -1,0 +1,127 @@
+"""The evaluation card: twelve checks and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdm_lightning.card.evidence import Evidence
+
+PASS, FAIL, NOT_RUN = "PASS", "FAIL", "NOT RUN"
+
+
+@dataclass
+class Finding:
+    """What a check finds while it looks: its numbers, faults, and what it passes over.
+
+    Attributes
+    ----------
+    numbers : dict
+        By what was compared; plain values.
+    faults : list of str
+        One line each; any makes the check fail.
+    not_judged : list of str
+        What was there and could not be judged, and why.
+    missing : str
+        What has to run before the check can pass.
+    """
+
+    numbers: dict[str, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)
+    missing: str = ""
+
+    def judge(self, what: str, fault: str, **numbers: Any) -> None:
+        """Note a comparison, and its fault where there is one."""
+        self.numbers[what] = numbers
+        if fault:
+            self.faults.append(f"{what}: {fault}")
+
+    def skip(self, what: str) -> None:
+        """Note once what is not judged."""
+        if what not in self.not_judged:
+            self.not_judged.append(what)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verdict.
+
+    Attributes
+    ----------
+    id, number, title : str, int, str
+    verdict : str
+        ``PASS``, ``FAIL`` or ``NOT RUN``.
+    says : str
+        Why, in a line.
+    numbers : dict
+        All that was compared.
+    not_judged : list of str
+    """
+
+    id: str
+    number: int
+    title: str
+    verdict: str
+    says: str
+    numbers: dict[str, Any]
+    not_judged: list[str]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The checks of one study, in order."""
+
+    checks: list[Check]
+
+    @property
+    def failed(self) -> list[Check]:
+        """Those that found a fault."""
+        return [check for check in self.checks if check.verdict == FAIL]
+
+    @property
+    def not_run(self) -> list[Check]:
+        """Those that had nothing to look at."""
+        return [check for check in self.checks if check.verdict == NOT_RUN]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Plain values, as ``card.json`` holds them."""
+        return [dict(vars(check)) for check in self.checks]
+
+
+Look = Callable[[Evidence], Finding]
+
+
+def decide(number: int, name: str, title: str, found: Finding) -> Check:
+    """The verdict on a finding: a fault fails; without a number, or with something missing, nothing was run."""
+    if found.faults:
+        more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
+        verdict, says = FAIL, found.faults[0] + more
+    elif found.missing or not found.numbers:
+        verdict, says = NOT_RUN, found.missing or "nothing to judge: pdml check runs what it needs"
+    else:
+        count = len(found.numbers)
+        verdict, says = PASS, f"{count} comparison{'s' if count > 1 else ''}, no fault"
+    return Check(name, number, title, verdict, says, found.numbers, found.not_judged)
+
+
+def judge(evidence: Evidence, checks: Mapping[str, tuple[str, Look]] | None = None) -> Card:
+    """Run the checks.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    checks : mapping of str to (str, callable), optional
+        Title and function by id; default: `pdm_lightning.card.CHECKS`.
+    """
+    if checks is None:
+        from pdm_lightning.card import CHECKS
+
+        checks = CHECKS
+    return Card(
+        [
+            decide(number, name, title, look(evidence))
+            for number, (name, (title, look)) in enumerate(checks.items(), start=1)
+        ]
+    )
