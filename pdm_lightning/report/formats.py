@@ -78,6 +78,8 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
     "success_rate": ("Attack success by its own criterion, on the model attacked, %", percent, percent_short),
     "auc": ("AUC, paired rule", fraction, fraction),
     "auc_all": ("AUC, failures kept", fraction, fraction),
+    "aupr": ("Area under precision and recall, paired rule", fraction, fraction),
+    "fpr95": ("Clean images flagged where 95 % of the fooled ones are, %", percent, percent_short),
     "dbi": ("Davies-Bouldin index", real, real),
     "cluster_variance": ("Cluster variance", real, real),
     "cluster_distance": ("Cluster distance", real, real),

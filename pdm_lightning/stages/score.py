@@ -20,6 +20,7 @@ from detection import (
     proportion,
     robust_accuracy,
 )
+from detection.rates import average_precision, fpr_at_tpr, paired_rate
 from pdm_lightning.stages import craft, detector, features, sight
 from pdm_lightning.stages.context import Context, write_json
 
@@ -69,6 +70,8 @@ def _detection(scores: dict[str, Tensor], settings: dict[str, Any]) -> dict[str,
     return {
         "auc": interval(paired_auc(clean, adversarial, correct, fooled, **settings)),
         "auc_all": interval(all_auc(clean, adversarial, correct, **settings)),
+        "aupr": interval(paired_rate(average_precision, clean, adversarial, fooled, **settings)),
+        "fpr95": interval(paired_rate(fpr_at_tpr, clean, adversarial, fooled, **settings)),
     }
 
 

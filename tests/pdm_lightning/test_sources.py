@@ -44,6 +44,7 @@ BORROWED = {
     "proxy": set(),
     "worst": {
         "detection.distortion",
+        "detection.rates",
         "pdm_lightning.stages.context",
         "pdm_lightning.stages.craft",
         "pdm_lightning.stages.detector",
