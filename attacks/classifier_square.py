@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task
+from attacks.joint import Best
+from attacks.objectives import margin, reached_by
 from attacks.square import Square
 from attacks.target import Logits
 from attacks.watched import Look, Watched
@@ -29,6 +31,15 @@ class ClassifierSquare(Square):
     def watched(self, task: Task) -> Watched:
         """The task's classifier with a detector that never raises an alarm."""
         return Unwatched(task.logits)
+
+    def _look(
+        self, task: Task, watched: Watched, best: Best, rows: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Look at images of the examples `rows`: the examples that go on, and the margins of all."""
+        logits, y, target = watched.look(images).logits, task.y[rows], task.targets(rows)
+        lead, hit = margin(logits, y, target).double(), reached_by(task.slack, logits, y, target)
+        best.offer(rows, images, lead, -lead, hit, hit)  # of two successes, the wider margin
+        return rows[~hit] if self.early_stop else rows, lead
 
 
 class Unwatched:

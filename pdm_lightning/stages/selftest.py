@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from attacks import Attack, Look
-from attacks.reference import Hidden, Linear, reachable
+from attacks import Attack, AttackResult, NoAttack, frozen
+from attacks.reference import Linear, Padded, Unflagged, around, hide, reachable
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
-from pdm_lightning.models import Classifier
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages import hands
 from pdm_lightning.stages.context import Context, write_json
@@ -24,35 +21,18 @@ if TYPE_CHECKING:
 
 DIGITS = (3, 8)
 """The two digits that the reference tells apart."""
-INNER, SEARCHED = 200, 200
-"""Points that the hidden class leaves out; points that a random search tries."""
-GRADIENTS = 4000
-"""Gradients that looking for hidden images may take, so that there are fewer images for a slow attack."""
-
-
-@dataclass(frozen=True)
-class Unflagged:
-    """Any classifier, in the form of a watched one whose detector never raises an alarm."""
-
-    module: nn.Module
-    references: Tensor
-    reference_labels: Tensor
-    threshold: float = 1.0
-    scale: float = 1.0
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K)."""
-        logits: Tensor = self.module(x)
-        return logits
-
-    def look(self, x: Tensor, classes: Tensor | None = None) -> Look:
-        """Logits, scores of zero, and the pixels for an embedding."""
-        logits = self.logits(x)
-        return Look(logits, 0 * logits.double().sum(dim=1), x.flatten(1))
-
-    def limits(self, quantile: float) -> Tensor:
-        """(2,) ones: above every score."""
-        return torch.ones(2, dtype=torch.float64, device=self.references.device)
+MARGIN = 4.0
+"""Median margin of the reference: cross-entropy does not saturate."""
+PULLS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
+"""How far the reference's images may be moved to its boundary, for a small ball."""
+SURE = 0.8
+"""Share of what the strongest attack can do that is asked for."""
+SEARCHED = 200
+"""Points at the radius that a random search tries."""
+LOOKED_AT = 256
+"""Test images among which those to hide something near are looked for."""
+GRADIENTS, MOST, LEAST = 4000, 16, 4
+"""Gradients that looking for hidden images may take, for one after the other, and how many images at most and least."""
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
@@ -67,23 +47,31 @@ def build(node: Node, folder: Path, context: Context) -> None:
     attack, seed = hands.attack_of(node, context), derive(node.spec["seed"], "selftest")
     with strict_float32():
         found = {"known": known_rate(attack, node.spec["images"], seed)}
-        if getattr(attack, "eps", None):
+        if in_ball(attack):
             data = context.data(model)
-            order = data.test_order(256)
+            order = data.test_order(LOOKED_AT)
             x, y = to_unit(data.test[0][order]).to(device), data.test[1][order]
             classifier = context.classifier(model, device)
             with torch.no_grad():
-                x = x[classifier(x).argmax(dim=1) == y]
-            passes = attack.max_passes(2) or GRADIENTS
-            most = max(4, min(16, GRADIENTS // max(passes, 1)))
-            found["hidden"] = find_hidden(attack, classifier, x[:most], seed)
+                right = torch.nonzero(classifier(x).argmax(dim=1) == y).flatten()[: affordable(attack)]
+            found["hidden"] = find_hidden(attack, classifier, x[right], order[right], seed)
     write_json(folder / "selftest.json", found)
 
 
-def reference() -> tuple[Linear, Tensor, Tensor]:
+def in_ball(attack: Attack) -> bool:
+    """Whether an attack keeps inside a ball of a radius above 0."""
+    return bool(getattr(attack, "eps", None))
+
+
+def affordable(attack: Attack) -> int:
+    """Images to hide something near: fewer for a slow attack."""
+    return max(LEAST, min(MOST, GRADIENTS // max(attack.max_passes(2) or GRADIENTS, 1)))
+
+
+def reference(margin: float = MARGIN) -> tuple[Linear, Tensor, Tensor]:
     """The linear classifier, by least squares on scikit-learn's threes and eights, with their images and labels.
 
-    Its logits are scaled to a median margin of 4: cross-entropy does not saturate.
+    Its logits are scaled to a median margin. Only images that it gets right are returned, (N, 1, 8, 8) in [0, 1].
     """
     from sklearn.datasets import load_digits
 
@@ -92,93 +80,138 @@ def reference() -> tuple[Linear, Tensor, Tensor]:
     x = torch.from_numpy(bunch.images[chosen] / 16)
     y = torch.from_numpy(bunch.target[chosen] == DIGITS[1]).long()
     table = torch.cat([x.flatten(1), torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    sign = 2 * y.to(x) - 1
     ridge = table.T @ table + torch.eye(table.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(ridge, table.T @ (2 * y.to(x) - 1))
-    margins = (table @ weight) * (2 * y.to(x) - 1)
-    weight = (weight * 4 / margins.median()).float()
-    return Linear(weight[:-1].clone(), float(weight[-1])).eval(), x[:, None].float(), y
+    weight = torch.linalg.solve(ridge, table.T @ sign)
+    margins = (table @ weight) * sign
+    weight = (weight * margin / margins.median()).float()
+    right = margins > 0
+    return Linear(weight[:-1].clone(), float(weight[-1])).eval(), x[right, None].float(), y[right]
 
 
 def known_rate(attack: Attack, images: int, seed: int) -> dict[str, Any]:
-    """Success of an attack on the linear classifier, beside what the strongest attack could do."""
-    model, x, y = reference()
-    with torch.no_grad():
-        right = model(x).argmax(dim=1) == y
-    x, y = x[right][:images], y[right][:images]
-    with torch.no_grad():
-        margin = (model(x)[:, 1] - model(x)[:, 0]) * (2 * y - 1)
-    eps = getattr(attack, "eps", None)
-    norm = str(getattr(attack, "norm", "linf"))
-    fall = reachable(model, x, y, norm, float("inf") if eps is None else float(eps))
-    wanted = margin.double() + float(getattr(attack, "confidence", 0.0))
-    result = attack(_given(attack, model, x, y), x, y, seed=seed)
-    expected = float((fall > wanted).double().mean())
+    """Success of an attack on the linear classifier, beside what the strongest attack could do.
+
+    In a ball the reference is one of which about half of the images are in reach with `SURE` of what can be done, and
+    many of the others in no way; see `_hard`. A confidence that is asked for is one of the reference's own margins.
+    """
+    confidence = float(getattr(attack, "confidence", 0.0))
+    model, x, y = reference(max(MARGIN, confidence))
+    if in_ball(attack):
+        model, x, y = _hard(attack, model, x, y)
+    x, y, expected = x[:images], y[:images], 0.0
+    if not isinstance(attack, NoAttack):
+        lead, fall = _needed(attack, model, x, y)
+        expected = float((fall > lead + confidence).double().mean())
+    result = _run(attack, model, _extremes(model), x, y, torch.arange(len(x)), seed)
     return {"rate": float(result.success.double().mean()), "expected": expected, "n": len(x)}
 
 
-def _given(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Any:
-    return Unflagged(model, x.flatten(1), y) if "detector" in attack.needs else model
+def _hard(attack: Attack, model: Linear, x: Tensor, y: Tensor) -> tuple[Linear, Tensor, Tensor]:
+    """A classifier, images (n, 1, 8, 8) and labels of which about half are in reach of the attack's ball.
+
+    All of class 0, whose boundary is shifted away from them; where a ball is too small for that, they are moved
+    towards the boundary first, on straight lines to one point of it. Images that take more than `SURE` of what can be
+    reached are left out: there, a step size decides.
+    """
+    mine, centre = x[y == 0], _boundary(model, x, y)
+    zeros = torch.zeros(len(mine), dtype=torch.int64)
+    for pull in PULLS:
+        moved = torch.lerp(mine, centre, pull)
+        lead, fall = _needed(attack, model, moved, zeros)
+        shift = float((SURE * fall - lead).median())
+        if shift >= 0:
+            break
+    lead = lead + shift
+    scale = MARGIN / float(lead.median())
+    shifted = Linear(scale * model.weight.detach(), scale * (float(model.bias.detach()) - shift)).eval()
+    kept = (lead <= SURE * fall) | (lead > fall)
+    return shifted, moved[kept], zeros[kept]
 
 
-def find_hidden(attack: Attack, classifier: Classifier, x: Tensor, seed: int) -> dict[str, int]:
+def _extremes(model: Linear) -> tuple[Tensor, Tensor]:
+    """The image of each class that lies furthest from the boundary, (2, 1, 8, 8), and the labels."""
+    side = round(len(model.weight) ** 0.5)
+    corners = torch.stack([model.weight < 0, model.weight > 0]).to(model.weight)
+    return corners.view(2, 1, side, side), torch.arange(2)
+
+
+def _needed(attack: Attack, model: Linear, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) margins of the labels, and by how much any attack of this ball, or of none, can lower them."""
+    with torch.no_grad():
+        lead = (model(x)[:, 1] - model(x)[:, 0]).double() * (2 * y - 1)
+    eps = float(attack.eps) if in_ball(attack) else float("inf")  # type: ignore[attr-defined]
+    return lead, reachable(model, x, y, str(getattr(attack, "norm", "linf")), eps)
+
+
+@torch.no_grad()
+def _boundary(model: Linear, x: Tensor, y: Tensor) -> Tensor:
+    """(1, 8, 8) where the line between the means of the two classes meets the boundary."""
+    means = torch.stack([x[y == label].mean(dim=0) for label in (0, 1)])
+    below, above = (model(means)[:, 1] - model(means)[:, 0]).tolist()
+    return torch.lerp(means[0], means[1], below / (below - above))
+
+
+def _run(
+    attack: Attack,
+    module: nn.Module,
+    references: tuple[Tensor, Tensor],
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    seed: int,
+) -> AttackResult:
+    """Attack two classes; what an attack on a detector holds has one that never raises an alarm."""
+    if getattr(attack, "loss", None) == "dlr":
+        module = Padded(module)
+    given: Any = module
+    if "detector" in attack.needs:
+        with torch.no_grad():
+            embedded = module.embed_and_logits(references[0])[0]  # type: ignore[operator]
+        given = Unflagged(module, embedded, references[1])
+    return attack(given, x, y, y_target=1 - y if attack.targeted else None, index=index, seed=seed)
+
+
+def find_hidden(attack: Attack, classifier: nn.Module, x: Tensor, index: Tensor, seed: int) -> dict[str, int]:
     """Hide one adversarial image near each image, and let the attack look for it (Zimmermann et al. 2022).
 
-    A linear classifier on the embedding separates one random point at the attack's radius from `INNER` others, at that
-    radius and at half of it: so an adversarial image is there, and a sound attack on a sound network finds one, though
-    few random points do.
+    Parameters
+    ----------
+    attack : Attack
+        Has ``eps``.
+    classifier : nn.Module
+        Has ``embed_and_logits(x)``; it is left as it was.
+    x : Tensor
+        (n, C, H, W) images in [0, 1].
+    index : Tensor
+        (n,) int64, their numbers.
+    seed : int
+
+    Returns
+    -------
+    dict of str to int
+        ``found`` of ``n``, ``random``: images at which one of `SEARCHED` random points was a success, and ``skipped``.
     """
     counts = {"found": 0, "n": 0, "random": 0, "skipped": 0}
-    norm, eps = str(getattr(attack, "norm", "linf")), float(attack.eps)  # type: ignore[attr-defined]
-    generator = torch.Generator().manual_seed(seed % 2**31)
-    for row in range(len(x)):
-        image = x[row : row + 1]
-        hidden = _hide(classifier, image, norm, eps, generator)
-        if hidden is None:
-            counts["skipped"] += 1
-            continue
-        label = torch.zeros(1, dtype=torch.int64)
-        goal = torch.ones(1, dtype=torch.int64)
-        given = _given(attack, hidden, torch.cat([image.flatten(1)] * 2), torch.cat([label, goal]))
-        result = attack(given, image, label, index=torch.tensor([row]), seed=seed)
-        tried = _around(image, norm, eps, SEARCHED, generator)
-        with torch.no_grad():
-            counts["random"] += int((hidden(tried).argmax(dim=1) == 1).any())
-        counts["found"] += int(result.success.sum())
-        counts["n"] += 1
+    with frozen(classifier):
+        for image, number in zip(x.split(1), index.tolist(), strict=True):
+            told = _look_for(attack, classifier, image, number, seed)
+            for name, count in told.items():
+                counts[name] += count
     return counts
 
 
-def _hide(
-    classifier: Classifier, image: Tensor, norm: str, eps: float, generator: torch.Generator
-) -> Hidden | None:
-    near, far = (_around(image, norm, radius, INNER // 2, generator) for radius in (eps / 2, eps))
-    inner = torch.cat([image, near, far])
-    outer = _around(image, norm, eps, 1, generator)
+def _look_for(attack: Attack, classifier: nn.Module, image: Tensor, number: int, seed: int) -> dict[str, int]:
+    """The counts of one image (1, C, H, W)."""
+    norm, eps = str(getattr(attack, "norm", "linf")), float(attack.eps)  # type: ignore[attr-defined]
+    found = hide(classifier, image, norm, eps, seed, number)
+    if found is None:
+        return {"skipped": 1}
+    hidden, outer = found
+    label = torch.zeros(1, dtype=torch.int64)
+    references = torch.cat([image, outer]), torch.tensor([0, 1])
+    result = _run(attack, hidden, references, image, label, torch.tensor([number]), seed)
+    generator = torch.Generator().manual_seed(derive(seed, f"random search {number}"))
     with torch.no_grad():
-        z = classifier.embed_and_logits(torch.cat([inner, outer]))[0].double()
-    centre, spread = z[:-1].mean(dim=0), z[:-1].std(dim=0).clamp(min=1e-6)
-    from sklearn.svm import LinearSVC
-
-    points = ((z - centre) / spread).clamp(-1e6, 1e6)
-    truth = [0] * len(inner) + [1]
-    fitted = LinearSVC(C=100.0, class_weight="balanced", max_iter=5000, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whether it converged is looked at in the gap
-        fitted.fit(points.numpy(), truth)
-    direction = torch.from_numpy(fitted.coef_[0]) / spread
-    heights = z @ direction
-    gap = float(heights[-1] - heights[:-1].max())
-    if gap <= 1e-9:
-        return None
-    offset = float(heights[-1]) - gap / 2
-    return Hidden(classifier, direction.float(), offset, 4 / gap).eval()
-
-
-def _around(image: Tensor, norm: str, eps: float, count: int, generator: torch.Generator) -> Tensor:
-    """(count, C, H, W) random points at a distance, as far as the box allows."""
-    drawn = torch.randn(count, *image.shape[1:], generator=generator)
-    if norm == "l2":
-        step = eps * drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
-    else:
-        step = eps * drawn.sign()
-    return (image + step).clamp(0, 1)
+        luck = hidden(around(image, norm, eps, SEARCHED, generator)).argmax(dim=1).any()
+    return {"found": int(result.success.sum()), "n": 1, "random": int(luck)}
