@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pdm_lightning.card import soundness, strength
+from pdm_lightning.card import counts, gradients, noise, selftests, split, strength, threats, validity
 from pdm_lightning.card.card import Card, Check, Finding, Look, judge
-from pdm_lightning.card.render import print_card
+from pdm_lightning.card.render import card_table, markdown, print_card
 
 #: Title and function of each check, by id, in order.
 CHECKS: dict[str, tuple[str, Look]] = {
@@ -12,14 +12,14 @@ CHECKS: dict[str, tuple[str, Look]] = {
     "monotone": ("Success grows with eps", strength.monotone),
     "iterated": ("Iterations beat a single step", strength.iterated),
     "converged": ("Attacks have converged", strength.converged),
-    "threats": ("White box >= gray box >= black box", soundness.threats),
+    "threats": ("White box >= gray box >= black box", threats.threats),
     "gradient_free": ("Gradients beat no gradients", strength.gradient_free),
-    "noise": ("Noise of the same size is weaker", strength.noise),
-    "gradients": ("Gradients are usable", soundness.gradients),
-    "validity": ("Adversarial images are valid", soundness.validity),
-    "disjoint": ("Thresholds from other data than test", soundness.disjoint),
-    "counts": ("Every image is accounted for", soundness.counts),
-    "selftest": ("Attacks find what is there; claims are plausible", soundness.selftest),
+    "noise": ("Noise of the same size is weaker", noise.noise),
+    "gradients": ("Gradients are usable", gradients.gradients),
+    "validity": ("Adversarial images are valid", validity.validity),
+    "disjoint": ("Thresholds from other data than test", split.disjoint),
+    "counts": ("Every image is accounted for", counts.counts),
+    "selftest": ("Attacks find what is there; claims are plausible", selftests.selftest),
 }
 
-__all__ = ["CHECKS", "Card", "Check", "Finding", "Look", "judge", "print_card"]
+__all__ = ["CHECKS", "Card", "Check", "Finding", "Look", "card_table", "judge", "markdown", "print_card"]

@@ -33,10 +33,14 @@ class Finding:
     missing: str = ""
 
     def judge(self, what: str, fault: str, **numbers: Any) -> None:
-        """Note a comparison, and its fault where there is one."""
-        self.numbers[what] = numbers
+        """Note a comparison, and its fault where there is one: what is wrong, and the mend."""
+        name, again = what, 1
+        while name in self.numbers:  # two runs may have one name: neither hides the other
+            again += 1
+            name = f"{what} ({again})"
+        self.numbers[name] = numbers
         if fault:
-            self.faults.append(f"{what}: {fault}")
+            self.faults.append(f"{name}: {fault}")
 
     def skip(self, what: str) -> None:
         """Note once what is not judged."""
@@ -101,8 +105,9 @@ def decide(number: int, name: str, title: str, found: Finding) -> Check:
     elif found.missing or not found.numbers:
         verdict, says = NOT_RUN, found.missing or "nothing to judge: pdml check runs what it needs"
     else:
-        count = len(found.numbers)
+        count, passed_over = len(found.numbers), len(found.not_judged)
         verdict, says = PASS, f"{count} comparison{'s' if count > 1 else ''}, no fault"
+        says += f"; {passed_over} not judged" if passed_over else ""
     return Check(name, number, title, verdict, says, found.numbers, found.not_judged)
 
 
@@ -113,15 +118,13 @@ def judge(evidence: Evidence, checks: Mapping[str, tuple[str, Look]] | None = No
     ----------
     evidence : Evidence
     checks : mapping of str to (str, callable), optional
-        Title and function by id; default: `pdm_lightning.card.CHECKS`.
+        Title and function by id; default: `pdm_lightning.card.CHECKS`. Those of `CHECKS` keep their numbers,
+        others are numbered after them.
     """
-    if checks is None:
-        from pdm_lightning.card import CHECKS
+    from pdm_lightning.card import CHECKS
 
-        checks = CHECKS
+    checks = CHECKS if checks is None else checks
+    numbers = {name: number for number, name in enumerate(dict.fromkeys([*CHECKS, *checks]), start=1)}
     return Card(
-        [
-            decide(number, name, title, look(evidence))
-            for number, (name, (title, look)) in enumerate(checks.items(), start=1)
-        ]
+        [decide(numbers[name], name, title, look(evidence)) for name, (title, look) in checks.items()]
     )

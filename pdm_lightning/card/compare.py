@@ -1,4 +1,4 @@
-"""Two runs side by side, image by image."""
+"""Two runs side by side, image by image; and what all checks take for granted."""
 
 from __future__ import annotations
 
@@ -11,25 +11,50 @@ from pdm_lightning.card.evidence import Evidence, Run
 
 EXCEPTIONS = 0.01
 """Share of the images, strictly below which exceptions count for nothing."""
+FEW = 100
+"""Images, below which a single exception counts for nothing whatever its share."""
 ROUNDING = 1e-5
+"""By how much a float32 distance may exceed a radius, relative and absolute."""
+LENGTHS = ("iterations", "max_iterations", "queries", "steps")
+"""Fields of an attack that say how long it works."""
+SURROGATE = ("transfer", "black_box")
+"""Threat models whose attacks work on another model than the one that they are told of."""
+BLIND = ("Square", "ClassifierSquare", "HopSkipJump", "LibraryQueryAttack")
+"""Classes of attacks without gradients."""
+
+
+def tolerable(exceptions: int, n: int) -> bool:
+    """Whether so many exceptions among n images count for nothing; a negative number always does."""
+    return (n < FEW and exceptions <= 1) or (n > 0 and exceptions / n < EXCEPTIONS)
 
 
 def hits(run: Run) -> Tensor:
-    """(N,) bool: successes; of an attack on classifier and detector, by its own joint criterion."""
-    return run.success if "detector" in run.needs else run.fooled
+    """(N,) bool: successes on the model that the attack worked on.
+
+    Misclassified images; for an attack on classifier and detector, its own joint criterion. So too where a surrogate
+    was attacked: what is stronger there need not carry over better (Kurakin et al. 2017), and no check asks for that.
+    """
+    return run.success if "detector" in run.needs or run.threat in SURROGATE else run.fooled
 
 
-def rate(run: Run) -> float:
-    """Share of successes."""
-    return float(hits(run).double().mean()) if len(run.index) else 0.0
+def rows(run: Run, images: Tensor) -> Tensor:
+    """Places of images in the run's index, which holds them all."""
+    order = run.index.argsort()
+    return order[torch.searchsorted(run.index[order], images)]
+
+
+def shared(*runs: Run) -> Tensor:
+    """Images that all of the runs attacked, ascending."""
+    images = runs[0].index.unique()
+    for run in runs[1:]:
+        images = images[torch.isin(images, run.index)]
+    return images
 
 
 def common(*runs: Run) -> list[Tensor]:
     """Successes of each run on the images that all of them attacked, in one order."""
-    shared = runs[0].index
-    for run in runs[1:]:
-        shared = shared[torch.isin(shared, run.index)]
-    return [hits(run)[_places(run.index, shared)] for run in runs]
+    images = shared(*runs)
+    return [hits(run)[rows(run, images)] for run in runs]
 
 
 def union(runs: Iterable[Run]) -> Tensor:
@@ -37,9 +62,9 @@ def union(runs: Iterable[Run]) -> Tensor:
     return torch.stack(common(*runs)).any(dim=0)
 
 
-def _places(index: Tensor, wanted: Tensor) -> Tensor:
-    order = index.argsort()
-    return order[torch.searchsorted(index[order], wanted)]
+def lead(one: Tensor, other: Tensor) -> int:
+    """By how many images one is ahead of the other."""
+    return int(one.sum()) - int(other.sum())
 
 
 def share(mask: Tensor) -> float:
@@ -48,22 +73,40 @@ def share(mask: Tensor) -> float:
 
 
 def several_steps(run: Run) -> bool:
-    """Whether an attack takes more than one step."""
-    return any(name in run.attack for name in ("iterations", "max_iterations", "queries", "steps"))
+    """Whether an attack takes more than one step, as far as its parameters tell."""
+    return any(name in run.attack for name in LENGTHS)
 
 
 def without_gradient(run: Run) -> bool:
-    """Whether an attack goes by logits and scores alone."""
-    name = str(run.attack.get("_target_", "")).rpartition(".")[2]
-    return name in ("Square", "ClassifierSquare", "HopSkipJump") or run.role == "gradient_free"
+    """Whether an attack goes by logits, scores or decisions alone."""
+    return run.role == "gradient_free" or class_of(run) in BLIND
 
 
-def places(evidence: Evidence) -> list[tuple[str, str]]:
-    """(model, threat) of all runs, as first met."""
-    return list(dict.fromkeys((run.model, run.threat) for run in evidence.runs))
+def class_of(run: Run) -> str:
+    """Name of the attack's class."""
+    return str(run.attack.get("_target_", "")).rpartition(".")[2]
+
+
+def aim(evidence: Evidence, run: Run) -> tuple[str, ...]:
+    """Detectors that an attack works against; a probe's are those of the run that it belongs to."""
+    if "detector" not in run.needs:
+        return ()
+    own = next((other for other in evidence.study() if run.of and other.key == run.of), run)
+    return tuple(sorted(own.watched))
+
+
+def setting(evidence: Evidence, run: Run) -> tuple[object, ...]:
+    """What two runs must share for one to be called stronger: model, threat, ball and goal."""
+    ball = None if run.ball is None else (run.ball[0], round(run.ball[1], 9))
+    return run.model, run.threat, ball, aim(evidence, run)
 
 
 def name_of(evidence: Evidence, run: Run) -> str:
     """A run in words."""
     model = evidence.models[run.model].title if run.model in evidence.models else run.model
     return f"{model}, {run.threat}, {run.name}"
+
+
+def ball_name(ball: tuple[str, float]) -> str:
+    """A ball in words: ``linf 0.1``."""
+    return f"{ball[0]} {ball[1]:g}"

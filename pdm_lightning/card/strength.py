@@ -1,24 +1,28 @@
-"""Checks 1 to 4, 6 and 7: is an attack as strong as its kind has to be?"""
+"""Checks 1 to 4 and 6: is an attack as strong as its kind has to be?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations
 
-import numpy as np
 import torch
-from scipy.stats import rankdata
-from torch import Tensor
 
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.compare import (
-    EXCEPTIONS,
+    SURROGATE,
+    aim,
+    ball_name,
+    class_of,
     common,
+    hits,
+    lead,
     name_of,
-    places,
-    rate,
+    rows,
+    setting,
     several_steps,
     share,
+    shared,
+    tolerable,
     union,
     without_gradient,
 )
@@ -29,36 +33,79 @@ def unbounded(evidence: Evidence) -> Finding:
     """(1) Without a bound, every image falls: else gradients are masked, or the attack is broken."""
     found = Finding()
     for key, model in evidence.models.items():
-        own = [r for r in evidence.study() if r.model == key and r.ball is None and not r.lean]
-        probes = [r for r in evidence.probes("unbounded") if r.model == key]
-        runs = [r for r in (*probes, *own) if r.threat == "gray_box"]
+        runs = [run for run in evidence.runs if run.model == key and _unbounded(run, found)]
         if not runs:
             continue
         fallen = union(runs)
-        fault = "" if fallen.all() else f"{int((~fallen).sum())} of {len(fallen)} images withstand every one"
-        by_attack = {f"{r.name} {r.attack.get('_target_', '')}": rate(r) for r in runs}
-        found.judge(model.title, fault, fallen=share(fallen), n=len(fallen), attacks=by_attack)
+        if not len(fallen):
+            found.skip(f"{model.title}: no image that all unbounded attacks attacked")
+            continue
+        withstood = int((~fallen).sum())
+        fault = f"{withstood} of {len(fallen)} images withstand every unbounded attack" if withstood else ""
+        by_attack = {f"{run.name} ({class_of(run)})": share(hits(run)) for run in runs}
+        mend = f"{fault}: gradients are masked; try attack.loss=margin or an attack without gradients"
+        found.judge(
+            model.title, mend if fault else "", fallen=share(fallen), n=len(fallen), attacks=by_attack
+        )
     return found
+
+
+def _unbounded(run: Run, found: Finding) -> bool:
+    """Whether a run has to reach every image, if not alone."""
+    if run.role != STUDY:
+        return run.role == "unbounded"
+    # what works on a surrogate never saw the model; NoAttack takes no step; JSMA's steps bound the pixels it changes
+    limited = run.threat in SURROGATE or not run.passes.any() or "max_steps" in run.attack
+    if run.ball is not None or limited:
+        return False
+    if run.lean or run.capped:
+        found.skip(f"{run.name}: {_excuse(run)}")
+        return False
+    return True
+
+
+def _excuse(run: Run) -> str:
+    return "declared lean" if run.lean else f"capped ({run.capped})"
 
 
 def monotone(evidence: Evidence) -> Finding:
     """(2) A larger ball holds the smaller one: success must not fall as eps grows."""
     found = Finding()
-    for run in evidence.study():
-        others = evidence.probes("wider", run)
-        if run.ball and not several_steps(run):
-            found.skip(f"{run.name}: a single step may overshoot")
-        if not others or not run.ball:
+    families: dict[tuple[object, ...], list[Run]] = {}
+    for run in evidence.runs:
+        if run.role not in (STUDY, "wider") or run.ball is None:
             continue
-        line = sorted([run, *others], key=lambda one: one.ball[1] if one.ball else 0.0)
-        for small, large in pairwise(line):
-            before, after = common(small, large)
-            drop = share(before) - share(after)
-            fault = "" if drop < EXCEPTIONS else f"success falls by {drop:.1%} as eps grows"
-            sizes = [one.ball[1] for one in (small, large) if one.ball]
-            what = f"{name_of(evidence, run)}, eps {sizes[0]:g} to {sizes[1]:g}"
-            found.judge(what, fault, smaller=share(before), larger=share(after), n=len(before))
+        if several_steps(run):
+            families.setdefault(_family(evidence, run), []).append(run)
+        else:
+            found.skip(f"{run.name}: a single step may overshoot")
+    for runs in families.values():
+        _compare_sizes(evidence, sorted(runs, key=_radius), found)
     return found
+
+
+def _radius(run: Run) -> float:
+    return run.ball[1] if run.ball else 0.0
+
+
+def _family(evidence: Evidence, run: Run) -> tuple[object, ...]:
+    """Model, threat, goal and all parameters but those that go with the size of the ball."""
+    sized = ("eps", "step", "name", "label")
+    rest = sorted((key, repr(value)) for key, value in run.attack.items() if key not in sized)
+    return run.model, run.threat, aim(evidence, run), tuple(rest)
+
+
+def _compare_sizes(evidence: Evidence, line: list[Run], found: Finding) -> None:
+    for small, large in combinations(line, 2):
+        before, after = common(small, large)
+        if _radius(small) == _radius(large) or not len(before):
+            continue
+        drop, n = lead(before, after), len(before)
+        own = next((run for run in line if run.role == STUDY), large)
+        fault = f"success falls by {drop} of {n} images: let attack.step grow with attack.eps"
+        what = f"{name_of(evidence, own)}, eps {_radius(small):g} to {_radius(large):g}"
+        numbers = {"smaller": share(before), "larger": share(after), "n": n}
+        found.judge(what, "" if tolerable(drop, n) else fault, **numbers)
 
 
 def iterated(evidence: Evidence) -> Finding:
@@ -66,22 +113,26 @@ def iterated(evidence: Evidence) -> Finding:
     found = Finding()
     for one, many in _pairs(evidence):
         single, iterative = common(one, many)
-        lead = share(single) - share(iterative)
-        fault = "" if lead < EXCEPTIONS else f"one step is stronger by {lead:.1%}"
+        ahead, n = lead(single, iterative), len(single)
+        if not n:
+            continue
+        fault = f"a single step fools {ahead} of {n} images more: check sign, step and loss of the iterations"
         what = f"{name_of(evidence, many)} against {one.name}"
-        found.judge(what, fault, one_step=share(single), iterated=share(iterative), n=len(single))
+        numbers = {"one_step": share(single), "iterated": share(iterative), "n": n}
+        found.judge(what, "" if tolerable(ahead, n) else fault, **numbers)
     return found
 
 
 def _pairs(evidence: Evidence) -> Iterator[tuple[Run, Run]]:
-    """A one-step run and an iterated one with gradients, in one ball on one model; a study's own among them."""
-    kept = [r for r in evidence.runs if r.role in (STUDY, "one_step", "iterated") and r.ball]
+    """A one-step run and an iterated one with gradients, in one ball: the study's own, or one of them and its probe."""
+    kept = [run for run in evidence.runs if run.role in (STUDY, "one_step", "iterated") and run.ball]
     for many in kept:
         if not several_steps(many) or without_gradient(many):
             continue
         for one in kept:
-            same = (one.model, one.threat, one.ball) == (many.model, many.threat, many.ball)
-            if same and not several_steps(one) and STUDY in (one.role, many.role):
+            related = one.role == many.role == STUDY or one.of == many.key or many.of == one.key
+            same = setting(evidence, one) == setting(evidence, many)
+            if related and same and not several_steps(one) and one.passes.any():
                 yield one, many
 
 
@@ -89,78 +140,51 @@ def converged(evidence: Evidence) -> Finding:
     """(4) Twice the iterations change nothing: less than 1 % of the images."""
     found = Finding()
     for run in evidence.study():
+        probes = evidence.probes("doubled", run)
         if not several_steps(run):
-            continue
-        if run.lean or run.capped:
-            found.skip(f"{run.name}: {'declared lean' if run.lean else f'capped, {run.capped}'}")
-            continue
-        for probe in evidence.probes("doubled", run):
-            before, after = common(run, probe)
-            change = abs(share(after) - share(before))
-            fault = "" if change < EXCEPTIONS else f"twice the iterations change success by {change:.1%}"
-            what = name_of(evidence, run)
-            found.judge(what, fault, success=share(before), doubled=share(after), n=len(before))
+            found.skip(f"{run.name}: no number of iterations to double")
+        elif run.lean or run.capped:
+            found.skip(f"{run.name}: {_excuse(run)}")
+        elif not probes:
+            found.skip(f"{run.name}: not run with twice the iterations")
+        else:
+            for probe in probes:
+                _compare_lengths(evidence, run, probe, found)
     return found
+
+
+def _compare_lengths(evidence: Evidence, run: Run, probe: Run, found: Finding) -> None:
+    before, after = common(run, probe)
+    change, n = abs(lead(after, before)), len(before)
+    if not n:
+        return
+    fault = f"twice the iterations change the success of {change} of {n} images: give it more of them"
+    numbers = {"success": share(before), "doubled": share(after), "n": n}
+    if run.ball is None:  # it nearly always succeeds, and converges in how near
+        images = shared(run, probe)
+        near = [one.l2[rows(one, images)].double().median() for one in (run, probe)]
+        numbers |= {"median_l2": float(near[0]), "median_l2_doubled": float(near[1])}
+    found.judge(name_of(evidence, run), "" if tolerable(change, n) else fault, **numbers)
 
 
 def gradient_free(evidence: Evidence) -> Finding:
     """(6) Who has gradients does at least as well as who has not, in the same ball."""
     found = Finding()
-    for model, threat in places(evidence):
-        runs = [r for r in evidence.runs if (r.model, r.threat) == (model, threat) and r.ball]
-        free = [r for r in runs if without_gradient(r)]
-        for blind in free:
-            seeing = [
-                r
-                for r in runs
-                if r.ball == blind.ball
-                and not without_gradient(r)
-                and several_steps(r)
-                and ("detector" in r.needs) == ("detector" in blind.needs)
-            ]
-            if not seeing:
-                continue
-            theirs, *ours = common(blind, *seeing)
-            best = torch.stack(ours).any(dim=0)
-            lead = share(theirs) - share(best)
-            fault = "" if lead < EXCEPTIONS else f"it is stronger than gradients by {lead:.1%}"
-            found.judge(
-                f"{name_of(evidence, blind)}, {blind.ball}",
-                fault,
-                gradient_free=share(theirs),
-                gradients=share(best),
-                n=len(best),
-            )
-    return found
-
-
-def noise(evidence: Evidence) -> Finding:
-    """(7) Random noise of the same size does less harm; and does the detector merely detect noise?"""
-    found = Finding()
-    for run in evidence.study():
-        told = run.facts.get("noise")
-        if not told:
+    kept = [run for run in evidence.runs if run.role in (STUDY, "iterated") and several_steps(run)]
+    for blind in evidence.runs:
+        if blind.role not in (STUDY, "gradient_free") or not without_gradient(blind) or blind.ball is None:
             continue
-        fooled = int(run.fooled.sum())
-        worse = told["fooled"] >= fooled and told["fooled"] > 0
-        fault = f"noise fools {told['fooled']} images, the attack {fooled}" if worse else ""
-        areas = {
-            name: {
-                "adversarial_against_noise": auc(w.noise[run.fooled], w.adversarial[run.fooled]),
-                "noise_against_clean": auc(w.clean[run.fooled], w.noise[run.fooled]),
-            }
-            for name, w in run.watched.items()
-            if w.noise is not None
-        }
-        numbers = {"noise": told["fooled"] / told["n"], "attack": fooled / told["n"], "n": told["n"]}
-        found.judge(name_of(evidence, run), fault, **numbers, auc=areas)
+        place = setting(evidence, blind)
+        seeing = [run for run in kept if not without_gradient(run) and setting(evidence, run) == place]
+        if not seeing:
+            found.skip(f"{blind.name}: no iterated attack with gradients in {ball_name(blind.ball)}")
+            continue
+        theirs, *ours = common(blind, *seeing)
+        best, n = torch.stack(ours).any(dim=0), len(theirs)
+        ahead = lead(theirs, best)
+        fault = f"without gradients {ahead} of {n} images more fall: gradients are masked or badly used"
+        what = f"{name_of(evidence, blind)}, {ball_name(blind.ball)}"
+        names = [run.name for run in seeing]
+        numbers = {"gradient_free": share(theirs), "gradients": share(best), "n": n, "attacks": names}
+        found.judge(what, "" if tolerable(ahead, n) else fault, **numbers)
     return found
-
-
-def auc(negative: Tensor, positive: Tensor) -> float | None:
-    """Area under the ROC curve from ranks, ties one half; None without scores on both sides."""
-    n, m = len(negative), len(positive)
-    if not n or not m:
-        return None
-    ranks = rankdata(np.r_[negative.numpy(), positive.numpy()])
-    return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))

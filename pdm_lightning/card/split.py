@@ -1,0 +1,97 @@
+"""Check 10: is what is tested apart from what was fitted and chosen?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from scipy.stats import betabinom
+
+from pdm_lightning.card.card import Finding
+from pdm_lightning.card.compare import EXCEPTIONS, share
+from pdm_lightning.card.evidence import Evidence, Model, Watched
+from pdm_lightning.card.harm import detectors
+
+FAMILY = 0.05
+"""Probability that sound thresholds, all of a study together, fail the check."""
+PARTS = {"shared_train": "training", "shared_validation": "validation"}
+
+
+def disjoint(evidence: Evidence) -> Finding:
+    """(10) Nothing was chosen on test images; the thresholds' alarms are as frequent as they promise."""
+    found = Finding()
+    for model in evidence.models.values():
+        _judge_images(model, found)
+        for detector in detectors(evidence, model.key):
+            _judge_constant(evidence, model, detector, found)
+    if not any(model.splits for model in evidence.models.values()):
+        found.missing = "images shared by the splits were not counted: card.run=facts does so"
+    trials = list(_alarms(evidence))
+    for what, told in trials:
+        _judge_alarms(what, told, FAMILY / len(trials), found)
+    return found
+
+
+def _judge_images(model: Model, found: Finding) -> None:
+    if not model.splits:
+        return
+    test = model.splits["test"]
+    shared = {name: model.splits[key] for key, name in PARTS.items() if model.splits[key] > EXCEPTIONS * test}
+    told = " and ".join(f"{count} are {name} images" for name, count in shared.items())
+    fault = f"of {test} test images {told}: split the data anew" if shared else ""
+    found.judge(f"{model.title}, images", fault, **model.splits)
+
+
+def _seen(evidence: Evidence, model: str, detector: str) -> list[Watched]:
+    runs = [run for run in evidence.study() if run.model == model]
+    return [run.watched[detector] for run in runs if detector in run.watched]
+
+
+def _judge_constant(evidence: Evidence, model: Model, detector: str, found: Finding) -> None:
+    """One score for all images flags none of them, at any threshold."""
+    seen = _seen(evidence, model.key, detector)
+    scores = torch.cat([part for watched in seen for part in (watched.clean, watched.adversarial)])
+    if len(scores) > 1:
+        distinct = len(scores.unique())
+        fault = f"gives all {len(scores)} images one score: it detects nothing" if distinct == 1 else ""
+        found.judge(f"{model.title}, {detector}, scores", fault, distinct=distinct, n=len(scores))
+    known = {fpr for watched in seen for fpr, limit in watched.thresholds.items() if limit is None}
+    for fpr in sorted(known):
+        found.skip(f"{model.title}, {detector} at {_percent(fpr)}: too few validation images for a threshold")
+
+
+def _percent(fpr: str) -> str:
+    return f"{100 * float(fpr):g} %"
+
+
+def _alarms(evidence: Evidence) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each threshold came to, and the share of clean images that lie on it."""
+    for model in evidence.models.values():
+        for detector, rates in model.alarms.items():
+            for fpr, told in rates.items():
+                seen = _seen(evidence, model.key, detector)
+                tied = max((_tied(watched, fpr) for watched in seen), default=0.0)
+                what = f"{model.title}, {detector} at {_percent(fpr)}"
+                yield what, {**told, "tied": tied}
+
+
+def _tied(watched: Watched, fpr: str) -> float:
+    """Share of the clean images whose score is the threshold."""
+    limit = watched.thresholds.get(fpr)
+    return 0.0 if limit is None else share(watched.clean == limit)
+
+
+def _judge_alarms(what: str, told: dict[str, Any], level: float, found: Finding) -> None:
+    """Hold the alarms against their exact predictive distribution, given exchangeable clean images.
+
+    A threshold that lets ``allowed`` of m validation images lie above it has a true rate of Beta(allowed + 1,
+    m - allowed), whatever the scores, so that alarms are beta-binomial. Scores that repeat may flag fewer: what lies
+    on the threshold counts for either side.
+    """
+    n, a, b = told["n"], told["allowed"] + 1, told["m"] - told["allowed"]
+    low, high = (int(betabinom.ppf(q, n, a, b)) for q in (level / 2, 1 - level / 2))
+    flagged, tied = told["flagged"], round(told["tied"] * n)
+    bad = flagged > high or flagged + tied < low
+    fault = f"{flagged} of {n} clean test images are flagged, {low} to {high} expected: freeze it on unseen images"
+    found.judge(what, fault if bad else "", **told, low=low, high=high)
