@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from detection.base import threshold
 from detection.clusters import cluster_distance, cluster_variance, davies_bouldin
 from detection.intervals import Interval, proportion
+from detection.resampling import Bootstrap, weighted_auc
 
 # the whole of what is reported about a model and its detector, in one place
 __all__ = [
@@ -30,8 +32,6 @@ __all__ = [
 
 MIN_PAIRS = 50
 Scores: TypeAlias = Tensor | NDArray[np.float64]
-# entries of one block of resampling counts: 2**21 float64 are 16 MiB
-_BLOCK = 2**21
 
 
 def auc(clean_scores: Scores, adv_scores: Scores) -> float:
@@ -52,7 +52,7 @@ def auc(clean_scores: Scores, adv_scores: Scores) -> float:
     ValueError
         For no scores on one side or scores that are not finite.
     """
-    clean, adv = _scores(clean_scores, "clean"), _scores(adv_scores, "adversarial")
+    clean, adv = sides(clean_scores, adv_scores)
     truth = np.r_[np.zeros(len(clean)), np.ones(len(adv))]
     return float(roc_auc_score(truth, np.r_[clean, adv]))
 
@@ -88,48 +88,9 @@ def bootstrap_auc(
     ValueError
         As `auc`, or where paired sides differ in length.
     """
-    clean, adv = _scores(clean_scores, "clean"), _scores(adv_scores, "adversarial")
-    if paired and len(clean) != len(adv):
-        raise ValueError(f"paired scores must be of one length, got {len(clean)} and {len(adv)}")
-    values = _resampled_aucs(clean, adv, paired, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(auc(clean, adv), float(low), float(high), len(adv))
-
-
-def _resampled_aucs(
-    clean: NDArray[np.float64],
-    adv: NDArray[np.float64],
-    paired: bool,
-    resamples: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """AUC of each resample, from how often each score was drawn instead of by sorting each resample.
-
-    With the clean scores sorted and their counts summed up, the clean draws below and up to an adversarial
-    score are two look-ups; their mean counts a tie as one half.
-    """
-    order = np.argsort(clean)
-    below = np.searchsorted(clean[order], adv, side="left")
-    up_to = np.searchsorted(clean[order], adv, side="right")
-    rows = max(1, _BLOCK // max(len(clean), len(adv)))
-    values = []
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = _counts(len(clean), size, rng)
-        weights = drawn if paired else _counts(len(adv), size, rng)
-        ranks = np.zeros((size, len(clean) + 1))
-        np.cumsum(drawn[:, order], axis=1, out=ranks[:, 1:])
-        wins = np.einsum("ij,ij->i", ranks[:, below], weights) + np.einsum(
-            "ij,ij->i", ranks[:, up_to], weights
-        )
-        values.append(wins / (2 * len(clean) * len(adv)))
-    return np.concatenate(values)
-
-
-def _counts(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each of n items is drawn in each resample of size n: (resamples, n)."""
-    draws = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+    clean, adv = sides(clean_scores, adv_scores, paired=paired)
+    draw = Bootstrap(paired, resamples, level, seed)
+    return draw.interval(auc(clean, adv), weighted_auc(clean, adv), len(clean), len(adv))
 
 
 def paired_auc(
@@ -165,8 +126,8 @@ def paired_auc(
     ValueError
         For lengths that differ, masks that are not bool, or scores of the pairs that are not finite.
     """
-    mask = _mask(correct, "correct") & _mask(misclassified, "misclassified")
-    return _masked_auc(clean_scores, adv_scores, mask, min_n, resamples, seed)
+    mask = mask_of(correct, "correct") & mask_of(misclassified, "misclassified")
+    return masked(bootstrap_auc, clean_scores, adv_scores, mask, min_n, resamples, seed)
 
 
 def all_auc(
@@ -182,12 +143,23 @@ def all_auc(
 
     Parameters, result and errors as in `paired_auc`.
     """
-    return _masked_auc(clean_scores, adv_scores, _mask(correct, "correct"), min_n, resamples, seed)
+    mask = mask_of(correct, "correct")
+    return masked(bootstrap_auc, clean_scores, adv_scores, mask, min_n, resamples, seed)
 
 
-def _masked_auc(
-    clean: Scores, adv: Scores, mask: NDArray[np.bool_], min_n: int, resamples: int, seed: int
+def masked(
+    bootstrap: Callable[..., Interval],
+    clean: Scores,
+    adv: Scores,
+    mask: NDArray[np.bool_],
+    min_n: int,
+    resamples: int,
+    seed: int,
 ) -> Interval:
+    """What `bootstrap` (`bootstrap_auc` or the like) says of the masked pairs; no value below `min_n` of them.
+
+    Errors as in `paired_auc`.
+    """
     clean_array, adv_array = _array(clean), _array(adv)
     if not len(clean_array) == len(adv_array) == len(mask):
         raise ValueError(
@@ -197,7 +169,7 @@ def _masked_auc(
     n = int(mask.sum())
     if n < max(min_n, 1):
         return Interval(None, None, None, n)
-    return bootstrap_auc(clean_array[mask], adv_array[mask], paired=True, resamples=resamples, seed=seed)
+    return bootstrap(clean_array[mask], adv_array[mask], paired=True, resamples=resamples, seed=seed)
 
 
 def tpr_at_fpr(clean_scores: Scores, adv_scores: Scores, fpr: float) -> float:
@@ -205,7 +177,7 @@ def tpr_at_fpr(clean_scores: Scores, adv_scores: Scores, fpr: float) -> float:
 
     See `detection.base.threshold`; ValueError as there and in `auc`.
     """
-    clean, adv = _scores(clean_scores, "clean"), _scores(adv_scores, "adversarial")
+    clean, adv = sides(clean_scores, adv_scores)
     return float((adv > threshold(torch.from_numpy(clean), fpr)).mean())
 
 
@@ -214,11 +186,22 @@ def _array(values: Scores) -> NDArray[np.float64]:
     return array.astype(np.float64).ravel()
 
 
-def _mask(values: Tensor, name: str) -> NDArray[np.bool_]:
+def mask_of(values: Tensor, name: str) -> NDArray[np.bool_]:
+    """The values as an array of bool; ValueError, which calls them `name`, where they are none."""
     mask = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if mask.dtype != np.bool_:
         raise ValueError(f"{name} must be a bool mask, got {mask.dtype}")
     return mask.ravel()
+
+
+def sides(
+    clean: Scores, adv: Scores, *, paired: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sides as float64 arrays; errors as in `bootstrap_auc`."""
+    left, right = _scores(clean, "clean"), _scores(adv, "adversarial")
+    if paired and len(left) != len(right):
+        raise ValueError(f"paired scores must be of one length, got {len(left)} and {len(right)}")
+    return left, right
 
 
 def _scores(values: Scores, side: str) -> NDArray[np.float64]:

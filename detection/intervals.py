@@ -48,9 +48,15 @@ def proportion(successes: int, n: int, level: float = 0.95) -> Interval:
         )
     if n == 0:
         return Interval(None, None, None, 0)
-    p, z = successes / n, NormalDist().inv_cdf(0.5 + level / 2)
+    low, high = wilson(successes / n, n, level)
+    return Interval(successes / n, low, high, n)
+
+
+def wilson(p: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Limits of `proportion` for a share p in [0, 1] of n > 0 samples, which need not be a whole number."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     shrink = 1 + z * z / n
     centre = (p + z * z / (2 * n)) / shrink
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
     # the limits reach p itself at 0 and 1; rounding must not push them past it
-    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
+    return min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))

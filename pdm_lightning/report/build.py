@@ -5,6 +5,8 @@ from __future__ import annotations
 from pdm_lightning.report.ablation_table import ablation_tables
 from pdm_lightning.report.black_box_table import black_box_tables
 from pdm_lightning.report.cells import Cube
+from pdm_lightning.report.detector_tables import detector_tables
+from pdm_lightning.report.difference_tables import difference_tables
 from pdm_lightning.report.joint_tables import joint_tables
 from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
 from pdm_lightning.report.results import StudyResult
@@ -21,6 +23,8 @@ def build_tables(result: StudyResult) -> list[Table]:
         "white_box": white_box_tables,
         "black_box": black_box_tables,
         "joint": joint_tables,
+        "detectors": detector_tables,
+        "differences": difference_tables,
         "ablation": ablation_tables,
         "summary": summary_tables,
     }

@@ -51,13 +51,13 @@ def count_of(measures: Iterable[Measure], unit: str) -> str:
 
 
 def seeds_of(measures: Iterable[Measure], interval: str) -> str:
-    """How to read what stands behind a value: `interval` for one seed, a deviation for several."""
+    """How to read what stands behind a value: `interval` for one seed, deviation and t interval for several."""
     seeds = {measure.seeds_ok for measure in measures if measure.status == "ok"}
     if not seeds or max(seeds) == 1:
         return f"One seed; in brackets {interval}."
     several = " or ".join(str(number) for number in sorted(seeds) if number > 1)
     single = f"; with one seed, in brackets {interval}" if 1 in seeds else ""
-    return f"Mean ± standard deviation over {several} seeds{single}."
+    return f"Mean ± standard deviation over {several} seeds, in brackets the 95 % t interval of the mean{single}."
 
 
 def file_name(result: StudyResult, kind: str, block: Block, blocks: Sequence[Block], extra: str = "") -> str:

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 
+from scipy.special import stdtrit
+
 from pdm_lightning.report.results import Row
 
 CLEAN = "none"
@@ -48,7 +50,8 @@ class Measure:
     value : float or None
         Mean over the seeds that have a value.
     low, high : float or None
-        The 95 % interval of a single seed; mean -+ one standard deviation of several.
+        The 95 % interval of a single seed; of several Student's t interval of their mean,
+        mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, which may leave the range of a rate.
     sd : float or None
         Sample standard deviation over seeds (n - 1 in the denominator); None for a single seed.
     seeds, seeds_ok : int
@@ -99,7 +102,13 @@ def _with_value(measure: Measure, good: list[Row]) -> Measure:
         return replace(measure, value=values[0], low=good[0].ci_low, high=good[0].ci_high)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return replace(measure, value=mean, low=mean - sd, high=mean + sd, sd=sd)
+    half = t_quantile(0.975, len(values) - 1) * sd / math.sqrt(len(values))
+    return replace(measure, value=mean, low=mean - half, high=mean + half, sd=sd)
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """Quantile of Student's t distribution."""
+    return float(stdtrit(freedom, level))
 
 
 def _span(numbers: Iterable[int | None]) -> tuple[int, int] | None:

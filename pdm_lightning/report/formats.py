@@ -6,6 +6,24 @@ import math
 from collections.abc import Callable
 
 
+def signed(value: float) -> str:
+    """A difference with three decimals and its sign: 0.0124 -> ``+.012``."""
+    text = f"{value:+.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text[1] == "0" else text
+
+
+def percent_points(value: float) -> str:
+    """A difference of rates in points of a percent: 0.0124 -> ``+1.24``."""
+    return f"{100 * value:+.2f}"
+
+
+def p_value(value: float) -> str:
+    """A p-value: two digits, and no more decimals than four: 0.0123 -> ``.012``, 1e-9 -> ``<.0001``."""
+    if value < 1e-4:
+        return "<.0001"
+    return _bare(f"{value:.2g}" if value < 0.1 else f"{value:.2f}")
+
+
 def fraction(value: float) -> str:
     """Three decimals and no leading zero, as the paper prints an AUC: 0.9874 -> ``.987``."""
     return _bare(f"{value:.3f}")
@@ -103,6 +121,13 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
 }
 
 
+#: Differences from a reference, ``auc_minus:<reference>``: label of what is taken, and how it is printed.
+DIFFERENCES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "auc_minus": ("AUC, paired rule, minus that of", signed),
+    "p_minus": ("p-value of the AUC against", p_value),
+    "joint_success_minus": ("Joint success, points, minus that of", percent_points),
+    "p_joint_success_minus": ("p-value of the joint success against", p_value),
+}
 #: Norms of balls and distances, as they are printed.
 NORMS = {"linf": "L-inf", "l2": "L2"}
 
@@ -111,6 +136,8 @@ AT_THRESHOLD = {
     "joint_success": "Joint success",
     "detected": "Fooled images flagged",
     "robust_accuracy": "Robust accuracy with rejection",
+    "detection_accuracy": "Right decisions of the detector, paired rule",
+    "joint_accuracy": "Right outcomes of classifier and detector, over both versions",
     "false_alarms": "Clean test images flagged",
 }
 
@@ -122,6 +149,21 @@ def at_threshold(metric: str) -> tuple[str, float] | None:
         return (name, float(fpr)) if name in AT_THRESHOLD else None
     except ValueError:
         return None
+
+
+def difference_of(metric: str) -> tuple[str, str, float | None] | None:
+    """Name, reference and false-positive rate, if any, of a difference; None for any other metric.
+
+    ``auc_minus:ce`` -> (``auc_minus``, ``ce``, None),
+    ``joint_success_minus:ce@0.05`` -> (``joint_success_minus``, ``ce``, 0.05).
+    """
+    name, colon, reference = metric.partition(":")
+    if not colon or name not in DIFFERENCES:
+        return None
+    if "joint" not in name:
+        return name, reference, None
+    reference, _, fpr = reference.rpartition("@")
+    return name, reference, float(fpr)
 
 
 def false_positives(fpr: float) -> str:
@@ -147,7 +189,17 @@ def metric_bound(metric: str, value: float) -> str:
 def metric_deviation(metric: str, value: float) -> str:
     """A standard deviation as a cell of `metric` prints it: with the digits of the value."""
     _, in_cell, in_interval = _printing(metric)
-    return percent(value) if in_cell is percent else in_interval(value)
+    # a deviation is never negative: it takes no sign
+    if in_cell in (percent, percent_points):
+        return percent(value)
+    return fraction(value) if in_cell is signed else in_interval(value)
+
+
+def within(metric: str, value: float) -> float:
+    """`value` cut off where `metric` cannot be: rates, AUCs and p-values end at 0 and 1, other known ones at 0."""
+    if _printing(metric)[1] in (fraction, percent, p_value):
+        return min(1.0, max(0.0, value))
+    return max(0.0, value) if metric in METRICS else value
 
 
 def metric_position(metric: str) -> int:
@@ -164,6 +216,12 @@ def _printing(metric: str) -> tuple[str, Callable[[float], str], Callable[[float
     at = at_threshold(metric)
     if at:
         return f"{AT_THRESHOLD[at[0]]} at {false_positives(at[1])}, %", percent, percent_short
+    taken = difference_of(metric)
+    if taken:
+        name, reference, fpr = taken
+        text, in_cell = DIFFERENCES[name]
+        at_rate = "" if fpr is None else f" at {false_positives(fpr)}"
+        return f"{text} {reference}{at_rate}", in_cell, in_cell
     return METRICS.get(metric, (metric.replace("_", " "), real, real))
 
 

@@ -19,7 +19,17 @@ from pdm_lightning.card import Card
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
 STATUSES = ("ok", "n/a", "failed", "missing", "refused")
-TABLES = ("accuracy", "detection", "white_box", "black_box", "joint", "ablation", "summary")
+TABLES = (
+    "accuracy",
+    "detection",
+    "white_box",
+    "black_box",
+    "joint",
+    "detectors",
+    "differences",
+    "ablation",
+    "summary",
+)
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and ``rejection``, which is drawn as curves.
 FIGURES = (*FIGURE_KINDS, "rejection")

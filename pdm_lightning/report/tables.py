@@ -173,7 +173,7 @@ def make_cell(
         marks=marks,
         warning=warning,
         sort=measure.value,
-        strip=Strip(measure.value, measure.low, measure.high, paper),
+        strip=Strip(measure.value, *_limits(metric, measure), paper),
     )
 
 
@@ -215,11 +215,22 @@ def span(n: tuple[int, int]) -> str:
 
 
 def _interval(metric: str, measure: Measure) -> str:
-    if measure.sd is not None:
-        return f"{PLUS_MINUS} {formats.metric_deviation(metric, measure.sd)}"
-    if measure.low is None or measure.high is None:
-        return ""
-    return f"[{formats.metric_bound(metric, measure.low)}, {formats.metric_bound(metric, measure.high)}]"
+    low, high = _limits(metric, measure)
+    bounds = ""
+    if low is not None and high is not None:
+        bounds = f"[{formats.metric_bound(metric, low)}, {formats.metric_bound(metric, high)}]"
+    if measure.sd is None:
+        return bounds
+    return f"{PLUS_MINUS} {formats.metric_deviation(metric, measure.sd)} {bounds}".rstrip()
+
+
+def _limits(metric: str, measure: Measure) -> tuple[float | None, float | None]:
+    """The limits as they are shown: a t interval that leaves what the metric can be is cut off there."""
+    low, high = measure.low, measure.high
+    return (
+        None if low is None else formats.within(metric, low),
+        None if high is None else formats.within(metric, high),
+    )
 
 
 def _paper_text(metric: str, paper: float) -> str:

@@ -99,7 +99,10 @@ def _cell(cell: Cell, plain: bool) -> Text:
 
 
 def _lines(cell: Cell) -> list[str]:
-    """``.987 n=512``, or ``.987 ± .004`` over several seeds; below it, a warning and the paper's number."""
+    """A cell's lines: ``.987 n=512``, or ``.987 ± .004 [.976, .998]`` over several seeds.
+
+    Below it stand a warning and the paper's number.
+    """
     spread = cell.interval if cell.interval.startswith(PLUS_MINUS) else f"n={cell.n}" if cell.n else ""
     first = " ".join(part for part in (cell.value + cell.marks, spread) if part)
     return [line for line in (first, cell.warning, f"paper {cell.paper}" if cell.paper else "") if line]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.stages import (
     clean,
+    compare,
     craft,
     detector,
     features,
@@ -44,6 +45,7 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] =
     "alarms": noise.alarms,
     "selftest": selftest.build,
     "score": score.build,
+    "compare": compare.build,
     "worst": worst.build,
 }
 
@@ -95,6 +97,14 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "alarms": (*_SEE, "attacks", "pdm_lightning.stages.detector", "pdm_lightning.stages.noise"),
     "selftest": (*_CRAFT, "pdm_lightning.stages.selftest"),
     "score": (*_SEE, "pdm_lightning.stages.detector", "pdm_lightning.stages.score"),
+    "compare": (
+        "detection.differences",
+        "detection.evaluate",
+        "detection.intervals",
+        "detection.joint",
+        "detection.resampling",
+        "pdm_lightning.stages.compare",
+    ),
     "worst": (
         "detection.joint",
         "detection.intervals",

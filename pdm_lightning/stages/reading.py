@@ -32,6 +32,7 @@ _READERS: dict[str, Callable[[Artifact], Any]] = {
     "alarms": lambda artifact: load_file(artifact.file("scores.safetensors")) | artifact.json("alarms.json"),
     "selftest": lambda artifact: artifact.json("selftest.json"),
     "score": _scores,
+    "compare": lambda artifact: artifact.json("compare.json"),
     "worst": lambda artifact: load_file(artifact.file("worst.safetensors")) | artifact.json("worst.json"),
     "tsne": lambda artifact: load_file(artifact.file("tsne.safetensors")) | artifact.json("tsne.json"),
 }

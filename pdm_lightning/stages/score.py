@@ -20,7 +20,13 @@ from detection import (
     proportion,
     robust_accuracy,
 )
-from detection.rates import average_precision, fpr_at_tpr, paired_rate
+from detection.rates import (
+    bootstrap_average_precision,
+    bootstrap_fpr_at_tpr,
+    detection_accuracy,
+    joint_accuracy,
+    paired_rate,
+)
 from pdm_lightning.stages import craft, detector, features, sight
 from pdm_lightning.stages.context import Context, write_json
 
@@ -70,8 +76,8 @@ def _detection(scores: dict[str, Tensor], settings: dict[str, Any]) -> dict[str,
     return {
         "auc": interval(paired_auc(clean, adversarial, correct, fooled, **settings)),
         "auc_all": interval(all_auc(clean, adversarial, correct, **settings)),
-        "aupr": interval(paired_rate(average_precision, clean, adversarial, fooled, **settings)),
-        "fpr95": interval(paired_rate(fpr_at_tpr, clean, adversarial, fooled, **settings)),
+        "aupr": interval(paired_rate(bootstrap_average_precision, clean, adversarial, fooled, **settings)),
+        "fpr95": interval(paired_rate(bootstrap_fpr_at_tpr, clean, adversarial, fooled, **settings)),
     }
 
 
@@ -89,12 +95,17 @@ def _joint(
     scores: dict[str, Tensor], threshold: float | None, candidates: int, fpr: str, min_n: int
 ) -> dict[str, Any]:
     """Classifier and detector together, at a threshold frozen on clean validation images."""
-    fooled, adversarial = scores["fooled"], scores["adversarial"]
-    robust = robust_accuracy(scores["clean"], fooled, adversarial, threshold, candidates)
+    clean, fooled, adversarial = scores["clean"], scores["fooled"], scores["adversarial"]
+    robust = robust_accuracy(clean, fooled, adversarial, threshold, candidates)
+    # the detector alone is judged on the pairs that its AUC is taken of
+    told_apart = detection_accuracy(clean[fooled], adversarial[fooled], threshold)
+    right = joint_accuracy(clean, fooled, adversarial, threshold, candidates)
     return {
         f"joint_success@{fpr}": enough(joint_success(fooled, adversarial, threshold), min_n),
         f"detected@{fpr}": enough(detected(fooled, adversarial, threshold), min_n),
         f"robust_accuracy@{fpr}": enough(robust, min_n),
+        f"detection_accuracy@{fpr}": enough(told_apart, min_n),
+        f"joint_accuracy@{fpr}": enough(right, min_n),
     }
 
 

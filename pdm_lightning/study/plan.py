@@ -12,6 +12,7 @@ from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import artifact_key
 from pdm_lightning.study import specs
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.compare import Comparison, comparisons
 from pdm_lightning.study.probes import CardPlan, plan_card
 from pdm_lightning.threat import check, needs, surrogate_of
 
@@ -32,6 +33,7 @@ WAVES = (
     "alarms",
     "selftest",
     "score",
+    "compare",
     "worst",
 )
 
@@ -117,12 +119,13 @@ class Plan:
     entries: list[Entry]
     worst: list[Worst] = field(default_factory=list)
     card: CardPlan = field(default_factory=CardPlan)
+    compared: list[Comparison] = field(default_factory=list)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
         asked = [node for entry in self.entries for node in entry.nodes.values()]
-        asked += [*(worst.node for worst in self.worst), *self.card.nodes]
+        asked += [*(worst.node for worst in self.worst), *self.card.nodes, *(c.node for c in self.compared)]
         unique = {node.key: node for one in asked for node in ancestry(one)}
         return sorted(unique.values(), key=lambda node: WAVES.index(node.kind))
 
@@ -149,7 +152,8 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     _check_names(entries)
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
-    return Plan(entries, list(planner.worst(entries)), plan_card(entries, planner.node))
+    card, compared = plan_card(entries, planner.node), comparisons(entries, planner.node)
+    return Plan(entries, list(planner.worst(entries)), card, compared)
 
 
 def _check_names(entries: list[Entry]) -> None:

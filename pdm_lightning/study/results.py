@@ -12,6 +12,7 @@ from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
+from pdm_lightning.study import compare
 from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
@@ -40,7 +41,9 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     answers = [(entry, list(reader.rows(entry))) for entry in plan.entries]
     rows = [row for _, found in answers for row in found]
     settings = plan.settings
-    rows = _distinct([*rows, *reader.worst(plan.worst, {row.artifact: row.note for row in rows})])
+    notes = {row.artifact: row.note for row in rows}
+    rows += compare.rows(plan.compared, reader.artifact, reader._status, bandwidth, notes)
+    rows = _distinct([*rows, *reader.worst(plan.worst, notes)])
     failures = [
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
     ]

@@ -47,7 +47,7 @@ def test_bootstrap_equals_a_plain_loop(paired: bool) -> None:
 def test_bootstrap_in_blocks_is_seeded_and_takes_unequal_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     clean, adv = rng.normal(size=500), rng.normal(1, 1, size=120)
-    monkeypatch.setattr("detection.evaluate._BLOCK", 5000)  # ten resamples a block
+    monkeypatch.setattr("detection.resampling._BLOCK", 5000)  # ten resamples a block
     first = bootstrap_auc(clean, adv, seed=1)
     assert first == bootstrap_auc(clean, adv, seed=1) != bootstrap_auc(clean, adv, seed=2)
     assert first.n == 120 and first.low < first.value < first.high

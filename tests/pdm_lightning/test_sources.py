@@ -42,6 +42,7 @@ BORROWED = {
     "score": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
     "train": set(),
     "proxy": set(),
+    "compare": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
     "worst": {
         "detection.distortion",
         "detection.rates",

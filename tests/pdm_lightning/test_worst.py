@@ -193,7 +193,7 @@ def test_rates_that_the_validation_images_cannot_hold_are_no_numbers(threat_stud
     nodes = threat_study.entries["gray_box", "bim_010"].nodes
     found = threat_study.artifact(nodes["score"]).json("score.json")
     assert found["thresholds"]["0.01"] is None
-    for metric in ("joint_success", "detected", "robust_accuracy", "false_alarms"):
+    for metric in ("joint_success", "detected", "robust_accuracy", "joint_accuracy", "false_alarms"):
         assert found[f"{metric}@0.01"]["value"] is None, metric
         assert found[f"{metric}@0.05"]["value"] is not None, metric
     known = load_file(threat_study.artifact(nodes["detector"]).file("scores.safetensors"))
@@ -227,6 +227,16 @@ def test_joint_numbers_follow_from_the_stored_scores(threat_study: Any) -> None:
         assert found["joint_success@0.05"]["value"] <= found["misclassified_rate"]["value"]
         kept = (rows["clean"] <= threshold) & ~(fooled & unflagged)
         assert found["robust_accuracy@0.05"]["value"] == pytest.approx(int(kept.sum()) / candidates)
+        right = int((rows["clean"] <= threshold).sum()) + int((~(fooled & unflagged)).sum())
+        assert found["joint_accuracy@0.05"]["value"] == pytest.approx(right / (2 * candidates))
+        assert found["joint_accuracy@0.05"]["n"] == candidates
+        silent, caught = rows["clean"][fooled] <= threshold, fooled & ~unflagged
+        assert found["detection_accuracy@0.05"]["n"] == found["auc"]["n"] == int(fooled.sum())
+        if fooled.sum() < entry.cell.config["evaluate"]["min_n"]:
+            assert found["detection_accuracy@0.05"]["value"] is None
+        else:
+            told_apart = (int(silent.sum()) + int(caught.sum())) / (2 * int(fooled.sum()))
+            assert found["detection_accuracy@0.05"]["value"] == pytest.approx(told_apart)
         if fooled.sum() < entry.cell.config["evaluate"]["min_n"]:
             assert found["detected@0.05"]["value"] is None
         else:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 import statistics
 
 import pytest
+from scipy.stats import t, ttest_1samp
 
 from pdm_lightning.report import Row
-from pdm_lightning.report.cells import Block, Cube, aggregate
+from pdm_lightning.report.cells import Block, Cube, aggregate, t_quantile
 
 BLOCK = Block("toy", "resnet8", "gray_box", "kde", "validation")
 
@@ -16,10 +18,20 @@ def test_seeds_are_aggregated_to_mean_and_sample_deviation():
     measure = aggregate(rows)
     assert measure.value == pytest.approx(statistics.mean(values))
     assert measure.sd == pytest.approx(statistics.stdev(values))
+    # Student's t at 0.975 with 2 degrees of freedom, from a printed table
+    half = 4.30265 * statistics.stdev(values) / math.sqrt(3)
     assert (measure.low, measure.high) == pytest.approx(
-        (measure.value - measure.sd, measure.value + measure.sd)
+        (measure.value - half, measure.value + half), abs=1e-6
     )
     assert (measure.seeds, measure.seeds_ok, measure.n) == (3, 3, (100, 102))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4, 9, 99])
+def test_the_t_interval_is_scipy_s(freedom):
+    assert t_quantile(0.975, freedom) == pytest.approx(t.ppf(0.975, freedom))
+    values = [0.3 + 0.1 * math.sin(k) for k in range(freedom + 1)]
+    measure = aggregate(Row(seed=seed, value=value) for seed, value in enumerate(values))
+    assert (measure.low, measure.high) == pytest.approx(ttest_1samp(values, 0).confidence_interval(0.95))
 
 
 def test_one_seed_keeps_its_own_interval():

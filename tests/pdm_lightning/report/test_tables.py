@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pdm_lightning.report import build_tables, paper_value, published
+from pdm_lightning.report.cells import aggregate
 
 
 def tables_of(result, kind):
@@ -144,9 +145,20 @@ def test_several_seeds_show_mean_deviation_and_their_number(make):
     rows.append(make.auc("digits", "ce", "fgsm_005", None, seed=1, status="failed"))
     table = tables_of(make.study(rows), "detection")[0]
     cell = row(table, "C&W").cells[0]
-    assert (cell.value, cell.interval, cell.details) == (".920", "± .020", ("3 seeds",))
+    assert (cell.value, cell.interval, cell.details) == (".920", "± .020 [.870, .970]", ("3 seeds",))
     assert row(table, "FGSM-0.05").cells[0].details == ("1 of 2 seeds",)
-    assert "standard deviation over 3 seeds; with one seed, in brackets the 95 % bootstrap" in table.caption
+    assert (
+        "standard deviation over 3 seeds, in brackets the 95 % t interval of the mean; with one seed, in brackets "
+        "the 95 % bootstrap" in table.caption
+    )
+
+
+def test_a_t_interval_is_cut_off_at_the_ends_of_a_rate_in_print_alone(make):
+    rows = [make.auc("digits", "ce", "cw", value, seed=s) for s, value in enumerate((0.97, 0.99))]
+    measure = aggregate(rows)
+    cell = tables_of(make.study(rows), "detection")[0].rows[0].cells[0]
+    assert measure.high > 1 > measure.low > 0.8  # 0.98 -+ 12.706 * 0.01
+    assert (cell.interval, cell.strip.high) == ("± .014 [.853, 1.000]", 1.0)
 
 
 def test_blocks_are_separate_tables_with_their_own_names(make):

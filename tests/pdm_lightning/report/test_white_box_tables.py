@@ -104,7 +104,7 @@ def test_every_form_of_the_table_prints_censored(make):
 def test_several_seeds_of_a_distortion_are_averaged(make):
     rows = [row for seed, mean in enumerate((0.07, 0.09)) for row in white(make, "ce", mean, seed=seed)]
     cells = make.tables(rows)[0].rows[0].cells
-    assert (cells[0].value, cells[0].interval) == (".0800", "± .0141")
+    assert (cells[0].value, cells[0].interval) == (".0800", "± .0141 [0, .207]")
     assert cells[1].value == ".0720 [.0640, .0960]"
 
 
@@ -155,7 +155,7 @@ def test_equal_auc_interpolates_seed_by_seed(make):
         if row.seed == 1 and row.metric == "distortion":
             row.value += 0.02
     cell = make.tables(rows, "white_box")[-1].rows[0].cells[0]
-    assert (cell.value, cell.interval, cell.details) == (".160", "± .0141", ("2 seeds",))
+    assert (cell.value, cell.interval, cell.details) == (".160", "± .0141 [.0329, .287]", ("2 seeds",))
 
 
 def test_plain_rules_each_have_a_table_and_share_one_sweep(make):
