@@ -15,7 +15,6 @@ from attacks.geometry import NORMS
 from attacks.joint import Best, JointAttack, joint_margin
 from attacks.objectives import margin, reached
 from attacks.randomness import generators
-from attacks.watched import Watched
 
 # of 10,000 queries, those at which the share of pixels in a window halves (Andriushchenko et al. 2020, section 5)
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
@@ -77,9 +76,9 @@ class Square(JointAttack):
     @torch.no_grad()
     def craft(self, task: Task) -> Crafted:
         """All examples at once, one query each a step; finished examples leave the batch."""
-        watched, best = self.watched(task), Best(task)
+        best = Best(task)
         rows = torch.arange(len(task.x), device=task.x.device)
-        rows, _ = self._look(task, watched, best, rows, task.x)
+        rows, _ = self._look(task, best, rows, task.x)
         now, height = task.x.clone(), torch.full_like(best.margin, -torch.inf)
         dice = _Dice(task, 5 + task.x.shape[1])
         start, propose = (_stripes, _window) if self.norm == "linf" else (_tiles, _bump)
@@ -92,7 +91,7 @@ class Square(JointAttack):
                 side = window_side(self.p, query / self.queries, task.x.shape[-2:])
                 candidate = self._candidate(propose, task.x[rows], now[rows], side, dice.throw(rows, query))
             best.passes[rows] += 1
-            going, lead = self._look(task, watched, best, rows, candidate)
+            going, lead = self._look(task, best, rows, candidate)
             kept = lead >= height[rows]
             now[rows[kept]], height[rows[kept]] = candidate[kept], lead[kept]
             rows = going
@@ -100,10 +99,9 @@ class Square(JointAttack):
         task.progress(self.queries * len(now), self.queries * len(now), active=0)
         return Crafted(best.x_adv, best.passes, best.zero_gradients)
 
-    def _look(
-        self, task: Task, watched: Watched, best: Best, rows: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _look(self, task: Task, best: Best, rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Look at images of the examples `rows`: the examples that go on, and the joint margins of all."""
+        watched = self.watched(task)
         look, y, target = watched.look(images), task.y[rows], task.targets(rows)
         wrong, hit = reached(look.logits, y, target), self.hit(look, watched, y, target)
         best.offer(rows, images, margin(look.logits, y, target), look.scores, wrong, hit)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 LAYERS = ("embedding", "logits")
@@ -238,14 +237,3 @@ class View:
         """Give the (N, d) tensor of a layer: "embedding", "logits", or a further one by its name."""
         embeddings, logits = self._get()
         return pick_layer(name, embeddings, logits, self._layers)
-
-
-def embed(
-    model: Embedder, images: Tensor, layers: Sequence[str] = (), labels: Tensor | None = None
-) -> Features:
-    """Features of images (N, C, H, W) in [0, 1] in one pass, detached; labels default to the predictions."""
-    with torch.no_grad():
-        view = View.from_model(model, images, layers)
-        found = {name: view.layer(name) for name in layers if name not in LAYERS}
-        labels = view.predicted if labels is None else labels
-        return Features(view.embeddings, view.logits, labels, found, images, model)

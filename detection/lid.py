@@ -11,7 +11,7 @@ from typing_extensions import Self
 from detection.features import Features, View
 from detection.learner import Learner, every_class, layer_names, whole
 from detection.neighbours import distances, draw, nearest
-from detection.regression import examples, logistic, weighted
+from detection.regression import regress, weighted
 
 # distances below this count as this: duplicates of a point are no neighbours at distance 0
 SMALLEST = 1e-12
@@ -118,20 +118,17 @@ class LID(Learner):
             For too few images to find k neighbours, features that are not finite, and as in
             `detection.regression.examples`.
         """
-        right, fooled = examples(train, adversarial, "LID")
-        assert adversarial is not None
+        return self._learn(regress("LID", train, adversarial, self._references, self._per_layer))
+
+    def _references(self, train: Features) -> dict[str, Tensor]:
+        """Features of the images among which neighbours are looked for, by layer."""
         rows = draw(every_class(train.labels, train.num_classes, "LID"), self.reference, self.seed)
         if len(rows) <= self.k:
             raise ValueError(
                 f"LID: k={self.k} neighbours of {len(rows)} reference images: lower detector.k or raise "
                 "detector.reference"
             )
-        learnt = {f"{n}.reference": self._layer(train, n, "training").detach()[rows] for n in self.layers}
-        there = {name: value.to(adversarial.logits.device) for name, value in learnt.items()}
-        regression = logistic(
-            self._per_layer(train, learnt)[right], self._per_layer(adversarial, there)[fooled]
-        )
-        return self._learn(learnt | {name: value.to(rows.device) for name, value in regression.items()})
+        return {f"{n}.reference": self._layer(train, n, "training").detach()[rows] for n in self.layers}
 
     def _per_layer(self, source: Features | View, learnt: dict[str, Tensor]) -> Tensor:
         """Local dimension in each layer: (N, L) float64."""

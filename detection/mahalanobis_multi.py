@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from detection.features import Features, View
 from detection.mahalanobis import Mahalanobis
-from detection.regression import examples, logistic, weighted
+from detection.regression import regress, weighted
 
 
 class MahalanobisMulti(Mahalanobis):
@@ -69,14 +69,7 @@ class MahalanobisMulti(Mahalanobis):
         ValueError
             As in `Mahalanobis.fit` and `detection.regression.examples`.
         """
-        right, fooled = examples(train, adversarial, type(self).__name__)
-        assert adversarial is not None
-        learnt = self._gaussians(train)
-        near = self._per_layer(train, learnt)[right]
-        there = {name: value.to(adversarial.logits.device) for name, value in learnt.items()}
-        far = self._per_layer(adversarial, there)[fooled]
-        regression = {name: value.to(near.device) for name, value in logistic(near, far).items()}
-        return self._learn(learnt | regression)
+        return self._learn(regress(type(self).__name__, train, adversarial, self._gaussians, self._per_layer))
 
     def score(self, view: View) -> Tensor:
         """Score each row: (N,) float64, log odds; the gradient flows back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -10,6 +12,44 @@ from detection.features import Features
 
 MIN_FOOLED = 10
 """Successful adversarial images below which a regression would learn chance."""
+
+
+def regress(
+    who: str,
+    train: Features,
+    adversarial: Features | None,
+    of_layers: Callable[[Features], dict[str, Tensor]],
+    per_layer: Callable[[Features, dict[str, Tensor]], Tensor],
+) -> dict[str, Tensor]:
+    """Learn what a detector has to know of each layer, and then how much each counts against one attack.
+
+    Parameters
+    ----------
+    who : str
+        The detector, for errors.
+    train, adversarial : Features
+        As in `examples`.
+    of_layers : callable
+        What is learnt of the layers of `train`.
+    per_layer : callable
+        Features, and that on their device, to scores (N, L) float64.
+
+    Returns
+    -------
+    dict of str to Tensor
+        That, with "weights" and "bias" of `logistic`, all where `train` is.
+
+    Raises
+    ------
+    ValueError
+        As in `examples`, or as the two callables raise.
+    """
+    right, fooled = examples(train, adversarial, who)
+    assert adversarial is not None
+    learnt = of_layers(train)
+    there = {name: value.to(adversarial.logits.device) for name, value in learnt.items()}
+    near, far = per_layer(train, learnt)[right], per_layer(adversarial, there)[fooled]
+    return learnt | {name: value.to(near.device) for name, value in logistic(near, far).items()}
 
 
 def examples(train: Features, adversarial: Features | None, who: str) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from pdm_lightning.card.evidence import Evidence, Run
+from pdm_lightning.matching import places
 
 EXCEPTIONS = 0.01
 """Share of the images, strictly below which exceptions count for nothing."""
 FEW = 100
 """Images, below which a single exception counts for nothing whatever its share."""
-ROUNDING = 1e-5
-"""By how much a float32 distance may exceed a radius, relative and absolute."""
 LENGTHS = ("iterations", "max_iterations", "queries", "steps")
 """Fields of an attack that say how long it works."""
 SURROGATE = ("transfer", "black_box")
@@ -39,8 +38,7 @@ def hits(run: Run) -> Tensor:
 
 def rows(run: Run, images: Tensor) -> Tensor:
     """Places of images in the run's index, which holds them all."""
-    order = run.index.argsort()
-    return order[torch.searchsorted(run.index[order], images)]
+    return places(run.index, images)
 
 
 def shared(*runs: Run) -> Tensor:

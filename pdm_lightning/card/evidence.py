@@ -60,12 +60,10 @@ class Run:
         The attack is declared lean.
     capped : str
         What the budget took from its iterations, or "".
-    differs : mapping
-        For a probe, the parameters in which it differs from that run.
     candidates, expected : int
         Test images tried; those among them that the model classifies correctly, counted anew: so many rows are due.
-    index, y : Tensor
-        (N,) int64 test images attacked, and their labels.
+    index : Tensor
+        (N,) int64 test images attacked.
     fooled, success : Tensor
         (N,) bool: misclassified; success by the attack's own criterion on the model that it worked on.
     l2, linf : Tensor
@@ -89,7 +87,6 @@ class Run:
     attack: Mapping[str, Any]
     role: str
     index: Tensor
-    y: Tensor
     fooled: Tensor
     success: Tensor
     l2: Tensor
@@ -101,7 +98,6 @@ class Run:
     of: str = ""
     lean: bool = False
     capped: str = ""
-    differs: Mapping[str, Any] = field(default_factory=dict)
     watched: Mapping[str, Watched] = field(default_factory=dict)
     needs: frozenset[str] = frozenset({"logits"})
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -121,10 +117,8 @@ class Model:
     ----------
     key, title : str
         Of its ``train`` artifact; data, model, defence and seed in words.
-    data, defense : str
-        Names.
-    undefended : bool
-        Trained with plain cross-entropy alone.
+    data : str
+        Name of its data set.
     gradients : mapping
         What ``stages/gradients.py`` measured; empty where it did not run.
     splits : mapping
@@ -134,16 +128,11 @@ class Model:
         ``allowed`` of ``m`` clean validation images.
     selftest : mapping
         What ``stages/selftest.py`` measured, by the key of a run; empty where it did not run.
-    accuracy : float
-        On clean test images.
     """
 
     key: str
     title: str
     data: str
-    defense: str
-    undefended: bool
-    accuracy: float
     gradients: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Any] = field(default_factory=dict)
     alarms: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)

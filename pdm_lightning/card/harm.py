@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pdm_lightning.card.compare import ROUNDING, rows, shared
+from pdm_lightning.card.compare import rows, shared
 from pdm_lightning.card.evidence import Evidence, Run, Watched
+from pdm_lightning.matching import inside
 
 Ball = tuple[str, float]
 
@@ -47,8 +48,11 @@ def harm(run: Run, ball: Ball, detector: str) -> Tensor:
     watched = run.watched[detector]
     limit = level(watched)
     distance = run.l2 if ball[0] == "l2" else run.linf
-    inside = distance <= ball[1] * (1 + ROUNDING) + ROUNDING
-    return run.fooled & inside & (watched.adversarial <= (float("-inf") if limit is None else limit))
+    return (
+        run.fooled
+        & inside(distance, ball[1])
+        & (watched.adversarial <= (float("-inf") if limit is None else limit))
+    )
 
 
 def worst(runs: list[Run], images: Tensor, ball: Ball, detector: str) -> Tensor:

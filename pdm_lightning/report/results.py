@@ -12,9 +12,10 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.card import Card
+if TYPE_CHECKING:
+    from pdm_lightning.card import Card
 
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detection.differences import Difference, paired_difference, paired_proportions
 from detection.joint import joint_hits, worst_case
+from pdm_lightning.matching import places
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.store import Artifact
 
@@ -40,11 +41,12 @@ def _common(found: list[Artifact]) -> list[Scores]:
     """The rows of both that belong to images in both, in the same order."""
     runs = [load_file(artifact.file("scores.safetensors")) for artifact in found]
     common, _ = worst_case([run["index"] for run in runs], [run["fooled"] for run in runs])
-    places = [{int(index): row for row, index in enumerate(run["index"])} for run in runs]
-    rows = [[place[int(index)] for index in common] for place in places]
     return [
-        {name: run[name][row] for name in ("index", "clean", "adversarial", "fooled")}
-        for run, row in zip(runs, rows, strict=True)
+        {
+            name: run[name][places(run["index"], common)]
+            for name in ("index", "clean", "adversarial", "fooled")
+        }
+        for run in runs
     ]
 
 

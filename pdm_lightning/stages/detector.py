@@ -38,7 +38,7 @@ def _adversarial(detector: Detector, node: Node, context: Context) -> Features |
     if "examples" not in node.parents:
         return None
     rows = load_file(context.artifact(node.parents["examples"]).file("adversarial.safetensors"))
-    return sight.attacked(detector, rows, rows["y"], node.parents["features"].parents["train"], context)
+    return sight.attacked(detector, rows, node.parents["features"].parents["train"], context)
 
 
 def _bandwidth(detector: Detector) -> float | None:

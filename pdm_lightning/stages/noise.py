@@ -47,9 +47,7 @@ def alarms(node: Node, folder: Path, context: Context) -> None:
     watching = node.parents["detector"]
     judge = detector.read(context.artifact(watching))
     model = watching.parents["features"].parents["train"]
-    first, again = (
-        sight.scores(judge, sight.attacked(judge, rows, rows["y"], model, context)) for _ in range(2)
-    )
+    first, again = (sight.scores(judge, sight.attacked(judge, rows, model, context)) for _ in range(2))
     spread = float(first.std()) if len(first) > 1 else 0.0
     differ = float((first - again).abs().max())
     save_file({"noise": first.contiguous()}, folder / "scores.safetensors")

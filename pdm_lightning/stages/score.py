@@ -41,7 +41,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     rows, counts = craft.read(crafted), crafted.json("craft.json")
     known = load_file(fitted.file("scores.safetensors"))
     judge, model = detector.read(fitted), node.parents["detector"].parents["features"].parents["train"]
-    adversarial = sight.scores(judge, sight.attacked(judge, rows, rows["y"], model, context))
+    adversarial = sight.scores(judge, sight.attacked(judge, rows, model, context))
     scores = {
         "index": rows["index"],
         "clean": known["test"][rows["index"]].contiguous(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Images that a detector which asks the classifier scores at a time."""
-
-
-def asks_model(detector: Detector) -> bool:
-    """Whether scoring new images takes more of the classifier than embedding and logits."""
-    return detector.needs_images or any(name not in LAYERS for name in detector.reads)
 
 
 def clean(detector: Detector, node: Node, context: Context) -> dict[str, Features]:
@@ -46,30 +42,27 @@ def clean(detector: Detector, node: Node, context: Context) -> dict[str, Feature
     return {split: _with(found, to_unit(images[split]), model, device) for split, found in sets.items()}
 
 
-def attacked(
-    detector: Detector, rows: dict[str, Tensor], labels: Tensor, model: Node | None, context: Context
-) -> Features:
+def attacked(detector: Detector, rows: dict[str, Tensor], model: Node, context: Context) -> Features:
     """Features of crafted images as a detector sees them.
 
     Parameters
     ----------
     detector : Detector
     rows : dict of str to Tensor
-        ``x_adv``, ``embeddings`` and ``logits``.
-    labels : Tensor
-        (N,) their true classes.
-    model : Node, optional
-        The ``train`` node; needed where the detector asks the classifier.
+        ``x_adv``, ``embeddings``, ``logits`` and ``y``.
+    model : Node
+        The ``train`` node.
     context : Context
     """
-    if not asks_model(detector):
-        return Features(rows["embeddings"], rows["logits"], labels)
-    assert model is not None
+    found = Features(rows["embeddings"], rows["logits"], rows["y"])
+    further = [name for name in detector.reads if name not in LAYERS]
+    if not further and not detector.needs_images:
+        return found
     device = context.device(model)
     classifier = context.classifier(model, device)
-    seen = embed(classifier, rows["x_adv"], device, layers=detector.reads)
-    layers = {name: layer for name, layer in seen.items() if name not in LAYERS}
-    found = Features(rows["embeddings"], rows["logits"], labels, layers)
+    if further:
+        seen = embed(classifier, rows["x_adv"], device, layers=further)
+        found = replace(found, layers={name: seen[name] for name in further})
     return _with(found, rows["x_adv"], classifier, device) if detector.needs_images else found
 
 

@@ -13,6 +13,7 @@ from attacks.objectives import margin
 from attacks.target import frozen
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
+from pdm_lightning.matching import inside
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages import craft
 from pdm_lightning.stages.context import Context, write_json
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 BATCH = 128
 LEVELS = 255
 """Steps of a pixel of eight bits."""
-# float32 distances of images that were projected onto a ball exceed its radius by rounding
-ROUNDING = 1e-5
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
@@ -72,8 +71,7 @@ def _outside(attack: dict[str, Any], linf: Tensor, l2: Tensor) -> Tensor:
     """(N,) bool: beyond the radius that the attack declares; none where it declares none."""
     if attack.get("eps") is None:
         return torch.zeros_like(linf, dtype=torch.bool)
-    distance, eps = l2 if attack.get("norm", "linf") == "l2" else linf, float(attack["eps"])
-    return distance > eps * (1 + ROUNDING) + ROUNDING
+    return ~inside(l2 if attack.get("norm", "linf") == "l2" else linf, float(attack["eps"]))
 
 
 def _look(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,14 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detection import joint_hits, joint_success, robust_accuracy, worst_case
+from pdm_lightning.matching import inside, places
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.score import enough
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
-
-# float32 distances of images that were projected onto the ball exceed its radius by rounding
-_ROUNDING = 1e-5
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
@@ -29,8 +27,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     candidates = min(one["candidates"] for one in told)
     indices = [run["index"] for run in runs]
     common, _ = worst_case(indices, [run["fooled"] for run in runs])
-    place = {int(index): row for row, index in enumerate(indices[0])}
-    clean = runs[0]["clean"][[place[int(index)] for index in common]]
+    clean = runs[0]["clean"][places(indices[0], common)]
     tensors, metrics = {"index": common}, dict[str, Any]()
     for fpr, threshold in told[0]["thresholds"].items():
         alarm = torch.inf if threshold is None else threshold
@@ -50,5 +47,4 @@ def build(node: Node, folder: Path, context: Context) -> None:
 
 def _hits(run: dict[str, Tensor], threshold: float, norm: str, eps: float) -> Tensor:
     """(N,) bool: misclassified, not flagged, and inside the ball."""
-    inside = run[norm] <= eps * (1 + _ROUNDING) + _ROUNDING
-    return joint_hits(run["fooled"], run["adversarial"], threshold) & inside
+    return joint_hits(run["fooled"], run["adversarial"], threshold) & inside(run[norm], eps)

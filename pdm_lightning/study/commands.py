@@ -70,8 +70,8 @@ def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool =
             _say(
                 f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
-    result, status_ = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
-    return max(status_, _verdict(result, strict)) if command == "check" else status_
+    result, holes = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    return max(holes, _verdict(result, strict)) if command == "check" else holes
 
 
 def _checked(cell: Cell) -> Cell:

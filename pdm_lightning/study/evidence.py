@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pdm_lightning.card.evidence import STUDY, Evidence, Model, Run, Watched
+from pdm_lightning.data.base import TEST_ORDER_SEED, balanced_order
 from pdm_lightning.report.results import Row
 from pdm_lightning.stages import features
 from pdm_lightning.store import Artifact
@@ -19,7 +19,7 @@ from pdm_lightning.study.probes import CardPlan, Probe
 from pdm_lightning.threat import needs
 
 Opened = Callable[[Node], Artifact | None]
-_KEPT = ("index", "y", "success", "l2", "linf", "zero_gradients", "passes")
+_KEPT = ("index", "success", "l2", "linf", "zero_gradients", "passes")
 
 
 def gather(plan: Plan, opened: Opened, rows: Iterable[Row], failed: Iterable[str]) -> Evidence | None:
@@ -106,14 +106,10 @@ class _Gatherer:
         train, cell = entry.nodes["train"], entry.cell
         if train.key in self.models:
             return
-        clean = self.json(entry.nodes["clean"], "clean.json")
         self.models[train.key] = Model(
             key=train.key,
             title=train.title,
             data=cell.name("data"),
-            defense=cell.label("defense"),
-            undefended=list(cell.config["defense"]["use"]) == ["ce"],
-            accuracy=clean["accuracy"]["value"],
             gradients=self.json(self.card.gradients.get(train.key), "gradients.json"),
             splits=self.json(self.card.splits.get(train.key), "splits.json"),
         )
@@ -135,22 +131,25 @@ class _Gatherer:
             for fpr, threshold in thresholds.items()
             if threshold is not None
         }
-        found = self.models[model]
-        self.models[model] = replace(found, alarms={**found.alarms, name: counts})
+        self.note(model, "alarms", name, counts)
 
     def repeats(self, model: str, name: str, differ: float) -> None:
         """Keep the largest difference between two scorings of the same images."""
-        found = self.models[model]
-        known = dict(found.gradients.get("scores_nondeterministic", {}))
+        known = dict(self.models[model].gradients.get("scores_nondeterministic", {}))
         known[name] = max(differ, known.get(name, 0.0))
-        self.models[model] = replace(found, gradients={**found.gradients, "scores_nondeterministic": known})
+        self.note(model, "gradients", "scores_nondeterministic", known)
 
     def self_tested(self, crafting: Node, model: str) -> None:
         """What the attack's self-test found."""
         measured = self.json(self.card.selftest.get(crafting.key), "selftest.json")
         if measured:
-            found = self.models[model]
-            self.models[model] = replace(found, selftest={**found.selftest, crafting.key: measured})
+            self.note(model, "selftest", crafting.key, measured)
+
+    def note(self, model: str, part: str, name: str, value: Any) -> None:
+        """Add an entry to one of a model's mappings."""
+        found = self.models[model]
+        changes: dict[str, Any] = {part: {**getattr(found, part), name: value}}
+        self.models[model] = replace(found, **changes)
 
     def probe(self, probe: Probe) -> None:
         """An attack that a check asked for, where its own run is there."""
@@ -161,7 +160,7 @@ class _Gatherer:
         run = self.run(probe.node, probe.attack, probe.role, name, own.threat)
         if run is not None:
             key = f"{probe.node.key}:{probe.role}:{own.key}"  # one crafting may serve several checks
-            self.runs[key] = replace(run, of=own.key, lean=own.lean, differs=probe.differs)
+            self.runs[key] = replace(run, of=own.key, lean=own.lean)
 
     def run(self, node: Node, attack: dict[str, Any], role: str, name: str, threat: str) -> Run | None:
         """What a crafting came to; None where it is not there."""
@@ -191,12 +190,6 @@ class _Gatherer:
             artifact = self.opened(parent)
             assert artifact is not None
             test = features.read(artifact)["test"]
-            order = _order(test.labels)
+            order = balanced_order(test.labels, TEST_ORDER_SEED)
             self.right[parent.key] = (test.predicted == test.labels)[order]
         return int(self.right[parent.key][: node.spec["images"]].sum())
-
-
-def _order(labels: Tensor) -> Tensor:
-    from pdm_lightning.data.base import TEST_ORDER_SEED, balanced_order
-
-    return torch.as_tensor(balanced_order(labels, TEST_ORDER_SEED))

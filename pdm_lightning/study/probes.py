@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pdm_lightning.card.compare import LENGTHS
 from pdm_lightning.threat import needs
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ Config = dict[str, Any]
 
 RUNS = ("none", "facts", "all")
 """``card.run``: no card; one of what the study itself has computed; and with the attacks that the checks ask for."""
-#: Fields that say how long an attack works.
-LENGTHS = ("iterations", "max_iterations", "queries", "steps")
 _NEAREST = {"_target_": "attacks.MinNorm", "norm": "l2"}
 _ANYWHERE = {"_target_": "attacks.BIM", "eps": 1.0, "loss": "margin", "iterations": 40}
 
@@ -34,15 +33,12 @@ class Probe:
         Of kind ``craft``: the study's own, and the probe's.
     attack : dict
         The probe's parameters.
-    differs : dict
-        Those in which it differs from the study's own.
     """
 
     role: str
     of: Node
     node: Node
     attack: Config
-    differs: Config
 
 
 @dataclass
@@ -112,9 +108,8 @@ def _probes(entry: Entry, card: CardPlan, make: MakeNode, first: bool) -> None:
     attack, watched = craft.spec["attack"], "detector" in craft.parents
     for role, changed in variants(attack, config["attack"], entry.note, first, watched):
         node = _crafting(entry, changed, make)
-        differs = {key: value for key, value in changed.items() if attack.get(key) != value}
         if node is not None and node.key != craft.key:
-            card.probes.append(Probe(role, craft, node, changed, differs))
+            card.probes.append(Probe(role, craft, node, changed))
     parents = {"train": craft.parents["train"], "features": entry.nodes["features"]}
     parents |= {"detector": craft.parents["detector"]} if watched else {}
     spec = {"attack": attack, "images": config["card"]["self_test"], "seed": config["seed"]}

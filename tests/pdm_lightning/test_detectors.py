@@ -124,7 +124,7 @@ def test_an_adversary_holds_any_detector(finished: Finished, attack: str, watche
     )
     judge = detector.read(finished.context.artifact(node.parents["detector"]))
     model = node.parents["train"]
-    found = sight.scores(judge, sight.attacked(judge, rows, rows["y"], model, finished.context))
+    found = sight.scores(judge, sight.attacked(judge, rows, model, finished.context))
     with torch.no_grad():
         look = adversary.target.look(rows["x_adv"])
     assert torch.allclose(look.scores.cpu(), found, rtol=1e-3, atol=1e-3)
