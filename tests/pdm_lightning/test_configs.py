@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
+from pdm_lightning import threat
 from pdm_lightning.data.loading import SHARED
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.validate import validate
 from pdm_lightning.study.words import conf_dir
-from pdm_lightning.threat import check
+from pdm_lightning.threat import SURROGATES, ThreatModel, check
 
 CONF = conf_dir()
 FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
@@ -142,3 +143,22 @@ def test_comments_name_keys_that_exist(path: Path) -> None:
         match = re.match(rf"\s+?(?P<key>\w+): .*#\s+{group}\.(?P<typed>[\w.]+)=", f" {line}")
         if match:
             assert match["typed"].split(".")[-1] == match["key"], line
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "threat").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configured_threat_model(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    cls = getattr(threat, config["_target_"].removeprefix("pdm_lightning.threat."))
+    assert issubclass(cls, ThreatModel)
+    assert cls.name == config["name"] == path.stem
+    assert cls.grants <= threat.CAPABILITIES.keys()
+    assert cls.surrogate in SURROGATES
+
+
+def test_all_threat_models_are_configured() -> None:
+    assert {path.stem for path in (CONF / "threat").glob("*.yaml")} == {
+        "gray_box",
+        "white_box",
+        "black_box",
+        "transfer",
+    }

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 from attacks import Watched
 from detection import KDE, Detector, Features, View
 from pdm_lightning import threat
 from pdm_lightning.threat import (
-    SURROGATES,
     BlackBox,
     GrayBox,
     Target,
@@ -28,7 +24,6 @@ from pdm_lightning.threat import (
     surrogate_of,
 )
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "threat"
 GRAY = {"name": "gray_box", "_target_": "pdm_lightning.threat.GrayBox"}
 
 
@@ -288,17 +283,3 @@ def test_what_a_watch_cannot_do_is_said_in_one_line(watch: Watch) -> None:
     without = Features(v.embeddings[kept], v.logits[kept], v.labels[kept])
     with pytest.raises(ValueError, match=r"no clean validation image of class 1: raise data.val_size"):
         Watch(watch.detector, watch.train, without).class_scores  # noqa: B018 - what it raises is the point
-
-
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configured_threat_model(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    cls = getattr(threat, config["_target_"].removeprefix("pdm_lightning.threat."))
-    assert issubclass(cls, ThreatModel)
-    assert cls.name == config["name"] == path.stem
-    assert cls.grants <= threat.CAPABILITIES.keys()
-    assert cls.surrogate in SURROGATES
-
-
-def test_all_threat_models_are_configured() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"gray_box", "white_box", "black_box", "transfer"}

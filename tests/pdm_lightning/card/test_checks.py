@@ -4,199 +4,35 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from pdm_lightning.card import CHECKS, Check, card_table, judge, markdown, print_card
+from pdm_lightning.card import CHECKS, card_table, judge, markdown, print_card
 from pdm_lightning.card.claims import best_known
 from pdm_lightning.card.compare import common, tolerable
-from pdm_lightning.card.evidence import Evidence, Watched
+from pdm_lightning.card.evidence import Evidence
 from pdm_lightning.card.noise import auc
 
-M = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_evidence.py"))))
-Change = Callable[[Evidence], Evidence]
-first, change, facts, known_of = M.first, M.change, M.change_facts, M.change_model
-
-
-def check(evidence: Evidence, name: str) -> Check:
-    (found,) = judge(evidence, {name: CHECKS[name]}).checks
-    return found
-
-
-def constant(evidence: Evidence) -> Evidence:
-    """A detector that says the same of every image."""
-    score = torch.zeros(M.N, dtype=torch.float64)
-    same = {"KDE": Watched(score, score, score, {"0.05": 0.0})}
-    return replace(evidence, runs=[replace(r, watched=same) if r.watched else r for r in evidence.runs])
-
-
-def selftest(key: str, part: str, **told: Any) -> Change:
-    def changed(evidence: Evidence) -> Evidence:
-        tests = evidence.models["m"].selftest
-        tests = {**tests, key: {**tests[key], part: {**tests[key][part], **told}}}
-        return known_of(selftest=tests)(evidence)
-
-    return changed
-
-
-def idle_white_box(evidence: Evidence) -> Evidence:
-    return change("selective", fooled=first(20), success=first(20), facts={})(evidence)
-
-
-def indices(count: int) -> dict[str, torch.Tensor]:
-    return {"index": torch.arange(M.N) % count}
-
-
-ALARMS = {"flagged": 52, "n": 1000, "allowed": 50, "m": 1000}
-
-#: The check, what breaks the evidence, and what the card says.
-BROKEN: dict[str, tuple[str, Change, str]] = {
-    "an image withstands": (
-        "unbounded",
-        change("unbounded 1", fooled=first(199)),
-        "1 of 200 images withstand every unbounded attack",
-    ),
-    "success falls": ("monotone", change("bim wider", fooled=first(178)), "success falls by 2 of 200"),
-    "success falls between the study's own": (
-        "monotone",
-        M.add(M.run("bim small", M.BIM | {"eps": 0.1, "step": 0.01}, 182, 150)),
-        "eps 0.1 to 0.2: success falls by 2 of 200",
-    ),
-    "one step is stronger": (
-        "iterated",
-        change("bim one step", fooled=first(182)),
-        "fools 2 of 200 images more",
-    ),
-    "not converged": ("converged", change("bim doubled", fooled=first(182)), "success of 2 of 200"),
-    "not converged, joint": (
-        "converged",
-        change("selective doubled", success=first(172)),
-        "white_box, selective: twice",
-    ),
-    "white box is weaker": (
-        "threats",
-        change("bim", watched={"KDE": M.watched(172)}),
-        "white box >= gray box: 2 of 200 images fall to who knows less alone: selective",
-    ),
-    "gray box is weaker": (
-        "threats",
-        change("carried", fooled=first(152), watched={"KDE": M.watched(152)}),
-        "gray box >= black box: 2 of 200",
-    ),
-    "gradients lose": (
-        "gradient_free",
-        change("bim square", fooled=first(182)),
-        "without gradients 2 of 200 images more fall",
-    ),
-    "gradients lose, joint": (
-        "gradient_free",
-        change("selective square", success=first(172)),
-        "white_box, selective square",
-    ),
-    "no more than noise": (
-        "noise",
-        facts("fgsm", noise={"fooled": 120, "n": 200}),
-        "noise of the same size fools 120 of 200 images, the attack 120",
-    ),
-    "zero gradients at clean images": (
-        "gradients",
-        known_of(gradients=M.GRADIENTS | {"zero": {"ce": 0.0, "margin": 0.125}}),
-        "zero for 12% of the clean",
-    ),
-    "NaN": ("gradients", known_of(gradients=M.GRADIENTS | {"nan": 1}), "of 1 of 64 images are not finite"),
-    "two passes differ": (
-        "gradients",
-        known_of(gradients=M.GRADIENTS | {"nondeterministic": 2e-4}),
-        "differ by 0.0002",
-    ),
-    "two scores differ": (
-        "gradients",
-        known_of(gradients=M.GRADIENTS | {"scores_nondeterministic": {"KDE": 0.1}}),
-        "KDE: two equal passes give different scores",
-    ),
-    "zero gradients on the way": (
-        "gradients",
-        change("bim", zero_gradients=torch.full((200,), 5)),
-        "12% of its gradients are zero",
-    ),
-    "nothing was changed": ("gradients", facts("bim", unchanged=3), "3 of 20 failures are the clean images"),
-    "a loss that saturates": (
-        "gradients",
-        change("bim margin", fooled=first(182)),
-        "with the margin loss 2 of 200 images more fall",
-    ),
-    "outside the box": ("validity", facts("bim", outside_box=1), "1 of 200 images lie outside [0, 1]"),
-    "outside the ball": ("validity", facts("bim", outside_ball=1), "1 of 200 images lie outside the radius"),
-    "wrong claims": ("validity", facts("bim", claims_wrong=2), "2 of 200 recorded outcomes"),
-    "fragile": (
-        "validity",
-        facts("bim", rounded={"fooled": 100, "n": 180}, rounded_directed={"fooled": 170, "n": 180}),
-        "10 of 180 successes do not survive",
-    ),
-    "shared with train": (
-        "disjoint",
-        known_of(splits=M.SPLITS | {"shared_train": 11}),
-        "of 1000 test images 11 are training images",
-    ),
-    "shared with validation": (
-        "disjoint",
-        known_of(splits=M.SPLITS | {"shared_validation": 900}),
-        "900 are validation images",
-    ),
-    "too many alarms": (
-        "disjoint",
-        known_of(alarms={"KDE": {"0.05": ALARMS | {"flagged": 90}}}),
-        "90 of 1000 clean test images are flagged, ",
-    ),
-    "too few alarms": (
-        "disjoint",
-        known_of(alarms={"KDE": {"0.05": ALARMS | {"flagged": 10}}}),
-        "10 of 1000 clean test images are flagged, ",
-    ),
-    "constant detector": ("disjoint", constant, "gives all 1600 images one score"),
-    "dropped failures": (
-        "counts",
-        change("bim", expected=210),
-        "10 images are missing: failures were dropped",
-    ),
-    "an image twice": ("counts", change("carried", **indices(190)), "10 of 200 rows repeat an image"),
-    "no interval": (
-        "counts",
-        M.change_rows(M.row("auc_all", ci_low=None)),
-        "1 have no interval (ce bim kde auc_all)",
-    ),
-    "few images": (
-        "counts",
-        M.change_rows(M.row("joint_success@0.01", n=49)),
-        "1 rest on fewer than 50 images",
-    ),
-    "a distance alone": (
-        "counts",
-        M.change_rows(M.row("distortion", 0.1, attack="cw")),
-        "1 stand without a success rate (ce cw kde distortion)",
-    ),
-    "a failure": ("counts", lambda e: replace(e, failed=["craft x"]), "1 computation failed: craft x"),
-    "blind on a linear model": (
-        "selftest",
-        selftest("bim", "known", rate=0.97),
-        "97.0% of 100 images of a linear model, where 100.0% fall",
-    ),
-    "blind to the hidden": ("selftest", selftest("bim", "hidden", found=15), "finds 15 of 16"),
-    "implausible": ("selftest", idle_white_box, "implausible: 81.8% claimed, 75.3% is the best known"),
-}
-#: What is broken in a way that other checks see too.
-SEEN_BY_OTHERS = {
-    "constant detector": {"threats", "disjoint"},
-    "implausible": {"selftest", "threats", "converged", "gradient_free"},
-    "gray box is weaker": {"threats", "iterated"},
-}
+PARTS = runpy.run_path(str(Path(__file__).with_name("made_faults.py")))
+M, first, change, known_of, check, idle_white_box, BROKEN, SEEN_BY_OTHERS, HARMLESS, ABSENT = (
+    PARTS[name]
+    for name in (
+        "M",
+        "first",
+        "change",
+        "known_of",
+        "check",
+        "idle_white_box",
+        "BROKEN",
+        "SEEN_BY_OTHERS",
+        "HARMLESS",
+        "ABSENT",
+    )
+)
 
 
 def test_sound_evidence_passes_all() -> None:
@@ -227,100 +63,11 @@ def test_a_check_that_is_removed_finds_nothing(name: str) -> None:
     assert [c.number for c in card.checks] == [n for n, key in enumerate(CHECKS, 1) if key != which]
 
 
-#: Just inside the tolerance, or outside what a check judges.
-HARMLESS: dict[str, tuple[str, Change]] = {
-    "one of 200 is half a percent": ("monotone", change("bim wider", fooled=first(179))),
-    "one exception": ("threats", change("bim", watched={"KDE": M.watched(171)})),
-    "a lean attack has not converged": (
-        "converged",
-        lambda e: change("bim", lean=True)(change("bim doubled", fooled=first(199))(e)),
-    ),
-    "a capped attack has not converged": (
-        "converged",
-        lambda e: change("bim", capped="5 of 40 iterations")(change("bim doubled", fooled=first(199))(e)),
-    ),
-    "a lean attack prefers another loss": (
-        "gradients",
-        lambda e: change("bim", lean=True)(change("bim margin", fooled=first(199))(e)),
-    ),
-    "no attack": (
-        "gradients",
-        lambda e: M.add(idle())(e),
-    ),
-    "no attack leaves every image standing": ("unbounded", lambda e: M.add(idle())(e)),
-    "one step carries over better": ("iterated", lambda e: M.add(carried_bim())(e)),
-    "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
-    "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
-    "one of a handful is lost": (
-        "validity",
-        facts("bim", rounded={"fooled": 1, "n": 2}, rounded_directed={"fooled": 0, "n": 2}),
-    ),
-    "ties at the threshold flag fewer": (
-        "disjoint",
-        lambda e: known_of(alarms={"KDE": {"0.05": ALARMS | {"flagged": 10}}})(tied(e)),
-    ),
-    "a lean attack is blind": (
-        "selftest",
-        lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.1)(e)),
-    ),
-    "a distance far outside the ball": ("threats", lambda e: M.add(far_away())(e)),
-}
-
-
-def idle() -> Any:
-    none = M.run("none", {"_target_": "attacks.NoAttack"}, 0, 0)
-    told = none.facts | {"unchanged": 200, "noise": {"fooled": 0, "n": 200}}
-    return replace(none, passes=torch.zeros(200, dtype=torch.int64), facts=told)
-
-
-def carried_bim() -> Any:
-    """Stronger than FGSM on its surrogate, weaker on the target."""
-    return replace(M.run("carried bim", M.BIM, 40, 30, threat="transfer"), success=first(190))
-
-
-def other_detector() -> Any:
-    """A larger ball, against a detector that is harder to pass."""
-    run = M.run("other", M.SELECTIVE | {"eps": 0.4}, 100, 80, threat="white_box", needs=M.ALL)
-    return replace(run, watched={"LID": run.watched["KDE"]})
-
-
-def far_away() -> Any:
-    """Fools everyone from where the ball does not reach."""
-    run = M.run("nearest", M.NEAREST, 200, 200)
-    return replace(run, linf=torch.full((200,), 0.3))
-
-
-def tied(evidence: Evidence) -> Evidence:
-    """A tenth of the clean images lie on the threshold."""
-
-    def shifted(watched: Watched) -> Watched:
-        return replace(watched, clean=torch.where(first(20), torch.ones(200).double(), watched.clean))
-
-    runs = [replace(r, watched={k: shifted(w) for k, w in r.watched.items()}) for r in evidence.runs]
-    return replace(evidence, runs=runs)
-
-
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless(name: str) -> None:
     which, changed = HARMLESS[name]
     found = check(changed(M.sound()), which)
     assert found.verdict == "PASS", found.says
-
-
-#: What is left out, so that a check has nothing to judge.
-ABSENT: dict[str, tuple[str, Change]] = {
-    "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2")),
-    "one size": ("monotone", M.without("bim wider")),
-    "no single step": ("iterated", M.without("fgsm", "bim one step", "carried")),
-    "not doubled": ("converged", M.without("bim doubled", "selective doubled")),
-    "no white box": ("threats", M.without("selective")),
-    "no black box": ("threats", M.without("carried")),
-    "gradients alone": ("gradient_free", M.without("bim square", "selective square")),
-    "no noise": ("noise", lambda e: replace(e, runs=[replace(r, facts={}) for r in e.runs])),
-    "no images looked at": ("validity", lambda e: replace(e, runs=[replace(r, facts={}) for r in e.runs])),
-    "splits not counted": ("disjoint", known_of(splits={})),
-    "not self-tested": ("selftest", known_of(selftest={})),
-}
 
 
 @pytest.mark.parametrize("name", ABSENT)
