@@ -23,8 +23,8 @@ class StudySweeper(Sweeper):
         command line takes the axis' place.
     also : list of mapping, optional
         Further sweeps of the same experiment, each as the axes in which it differs from `params`: for what is no
-        full grid, as attacks that only one threat model allows. One is left out where an override on the command
-        line names an axis of it.
+        full grid, as attacks that only one threat model allows. Where an override on the command line names an axis of
+        one, the values that both name are left; without any, the whole sweep is left out.
     """
 
     def __init__(self, params: DictConfig | None = None, also: ListConfig | None = None) -> None:
@@ -46,7 +46,7 @@ class StudySweeper(Sweeper):
         arguments : list of str
             The overrides of the command line, sweeps among them.
         """
-        from pdm_lightning.study.axes import expand
+        from pdm_lightning.study.axes import expand, narrowed
 
         if self.context is None or self.task is None or self.config is None:
             raise RuntimeError("Hydra calls setup() before sweep()")
@@ -56,10 +56,13 @@ class StudySweeper(Sweeper):
             return loader.load_configuration(name, overrides, run_mode=RunMode.RUN)
 
         params = {str(key): value for key, value in (self.params or {}).items()}
-        asked = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
-        grids = [params] + [params | dict(more) for more in self.also or () if not asked & set(more)]
+        grids = [(params, arguments)]
+        for more in self.also or ():
+            left = narrowed({str(key): value for key, value in more.items()}, arguments, loader)
+            if left is not None:
+                grids.append((params | left[0], left[1]))
         results = []
-        for grid in grids:
-            for cell in expand([f"{key}={value}" for key, value in grid.items()], arguments, compose, loader):
+        for grid, typed in grids:
+            for cell in expand([f"{key}={value}" for key, value in grid.items()], typed, compose, loader):
                 results.append(self.task(cell))  # type: ignore[arg-type]
         return results

@@ -7,11 +7,13 @@ from typing import Any
 
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.claims import judge_claims
-from pdm_lightning.card.compare import EXCEPTIONS, name_of, several_steps
+from pdm_lightning.card.compare import EXCEPTIONS, class_of, name_of, several_steps
 from pdm_lightning.card.evidence import Evidence, Run
 
 FOUND = 0.95
 """Share of the hidden images that an iterated attack has to find."""
+ELSEWHERE = ("Mimicry",)
+"""Classes of attacks that do not look for the nearest other class: a hidden image need not lie on their way."""
 
 
 def selftest(evidence: Evidence) -> Finding:
@@ -46,7 +48,13 @@ def _known(told: Mapping[str, Any]) -> str:
 def _hidden(run: Run, told: Mapping[str, Any], found: Finding) -> str:
     """The study's own network with an adversarial image hidden in each ball (Zimmermann et al. 2022)."""
     hidden = told.get("hidden")
-    if not hidden or not hidden["n"]:
+    if not hidden:
+        return ""
+    if class_of(run) in ELSEWHERE:
+        found.skip(f"{run.name}, hidden images: it seeks an embedding, and not whatever is another class")
+        return ""
+    if not hidden["n"]:
+        found.skip(f"{run.name}, hidden images: none could be hidden")
         return ""
     if not several_steps(run):
         found.skip(f"{run.name}, hidden images: a single step")

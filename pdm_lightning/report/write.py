@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from pdm_lightning.card import markdown as card_markdown
 from pdm_lightning.report.build import build_tables
 from pdm_lightning.report.page import render_page
 from pdm_lightning.report.render_text import latex, markdown
@@ -16,7 +17,7 @@ _OWN = {"tables": (".md", ".tex"), "figures": (".png", ".pdf", ".csv")}
 
 
 def write_report(folder: Path, result: StudyResult) -> Path:
-    """Write ``index.html``, ``results.csv``, ``card.json``, ``tables/`` and ``figures/`` into `folder`.
+    """Write ``index.html``, ``results.csv``, ``card.json``, ``card.md``, ``tables/`` and ``figures/`` into `folder`.
 
     The same result makes the same bytes. Each file replaces its former version in one step; tables and
     figures that an earlier report left in ``tables/`` and ``figures/`` and that this one does not have are
@@ -47,6 +48,7 @@ def write_report(folder: Path, result: StudyResult) -> Path:
         files |= {f"figures/{name}": content for name, content in figure_files(figure).items()}
     if result.card is not None:
         files["card.json"] = (json.dumps(result.card.as_json(), indent=1) + "\n").encode("utf-8")
+        files["card.md"] = card_markdown(result.card).encode("utf-8")
     files["index.html"] = render_page(result, tables).encode("utf-8")
     folder = Path(folder)
     for name, content in files.items():

@@ -9,7 +9,7 @@ noticed by comparing configurations, and composed with every combination of the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,11 @@ class Axis:
     key: str
     values: tuple[str, ...]  # whole overrides, as "defense=ce"
     group: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values alone, as ``ce``."""
+        return tuple(value.partition("=")[2] for value in self.values)
 
 
 def parse_axes(params: list[str], arguments: list[str], loader: Any) -> list[Axis]:
@@ -50,6 +55,39 @@ def _values(override: Override) -> tuple[str, ...]:
     if not override.is_discrete_sweep():
         raise ValueError(f"{override.input_line}: only lists, choice(), range() and glob() can be swept here")
     return tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+
+
+def narrowed(
+    more: Mapping[str, Any], arguments: list[str], loader: Any
+) -> tuple[dict[str, str], list[str]] | None:
+    """What a command line leaves of a further sweep of an experiment.
+
+    Parameters
+    ----------
+    more : mapping of str to value
+        Axes of the further sweep.
+    arguments : list of str
+        Overrides of the command line.
+
+    Returns
+    -------
+    (dict, list of str) or None
+        The axes with the values that the command line names, too, and its other overrides; None where an axis has no
+        value left.
+    """
+    own = {
+        axis.key: axis for axis in parse_axes([f"{key}={value}" for key, value in more.items()], [], loader)
+    }
+    typed = {axis.key: axis for axis in parse_axes([], arguments, loader)}
+    left: dict[str, str] = {}
+    for key, axis in own.items():
+        asked = set(typed[key].words) if key in typed else set(axis.words)
+        kept = [word for word in axis.words if word in asked]
+        if not kept:
+            return None
+        left[key] = ",".join(kept)
+    others = [word for word in arguments if word.lstrip("+~").partition("=")[0] not in own]
+    return left, others
 
 
 def expand(params: list[str], arguments: list[str], compose: Compose, loader: Any) -> Iterator[Cell]:

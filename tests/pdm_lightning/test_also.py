@@ -48,6 +48,9 @@ def brief(cells: list[Cell]) -> list[tuple[str, str, str, float]]:
 GRID = [("gray_box", "ce", "fgsm_010", 1.0), ("gray_box", "pdm", "fgsm_010", 1.0)]
 WHITE = [("white_box", defense, "cw_wb", scale) for defense in ("ce", "pdm") for scale in (0.5, 2.0)]
 LAST = [("gray_box", "rce", attack, 1.0) for attack in ("cw", "jsma")]
+_BOTH = [("gray_box", defense, attack, 1.0) for defense in ("ce", "pdm") for attack in ("fgsm_010", "cw_wb")]
+_SCALED = [("gray_box", defense, "fgsm_010", scale) for defense in ("ce", "pdm") for scale in (1.0, 2.0)]
+LAST_SCALED = [("gray_box", "rce", attack, scale) for attack in ("cw", "jsma") for scale in (1.0, 2.0)]
 
 
 def test_cells_of_all_grids_in_their_order(mine: list[str]) -> None:
@@ -74,9 +77,12 @@ def test_what_a_grid_sets_is_in_the_names_of_its_cells(mine: list[str]) -> None:
         ("defense=ce", [GRID[0], *WHITE[:2]]),
         # an axis of all grids
         ("attack=fgsm_010", GRID),
+        # some of a further grid's values are among those typed: these are left of it
+        ("attack=fgsm_010,cw_wb", [*_BOTH, *WHITE]),
+        ("detector.bandwidth_scale=1.0,2.0", [*_SCALED, *WHITE[1::2], *LAST_SCALED]),
     ],
 )
-def test_a_grid_is_dropped_where_the_command_line_names_an_axis_of_it(
+def test_of_a_further_grid_the_values_are_left_that_the_command_line_names(
     word: str, expected: list[tuple[str, str, str, float]], mine: list[str]
 ) -> None:
     assert brief(ask("plan", [*mine, word])) == expected

@@ -105,6 +105,17 @@ def test_not_judged_is_told() -> None:
     assert any("KDE at 1 %: too few" in told for told in card["disjoint"].not_judged)
 
 
+def test_hidden_images_that_say_nothing_are_told() -> None:
+    none = PARTS["selftest"]("bim", "hidden", found=0, n=0)(M.sound())
+    assert "bim, hidden images: none could be hidden" in check(none, "selftest").not_judged
+    blind = PARTS["selftest"]("bim", "hidden", found=7, n=13)(M.sound())
+    assert check(blind, "selftest").verdict == "FAIL"
+    run = next(run for run in blind.study() if run.key == "bim")
+    seeking = change("bim", attack=run.attack | {"_target_": "attacks.Mimicry"})(blind)
+    found = check(seeking, "selftest")
+    assert found.verdict == "PASS" and any("it seeks an embedding" in told for told in found.not_judged)
+
+
 def test_a_white_box_that_is_lean_is_not_judged() -> None:
     evidence = change("selective", lean=True)(BROKEN["white box is weaker"][1](M.sound()))
     found = check(evidence, "threats")

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from pdm_lightning.card import judge
+from pdm_lightning.card.evidence import Evidence
 from pdm_lightning.report import Figure, read_csv, write_report
 from pdm_lightning.report.page import from_right, percent
 from pdm_lightning.report.write import write_atomically
@@ -66,6 +70,16 @@ def test_every_file_is_there(make, written):
     assert (written / "figures/eps.png").read_bytes().startswith(b"\x89PNG")
     assert (written / "figures/eps.pdf").read_bytes().startswith(b"%PDF")
     assert not list(written.rglob("*.partial"))
+
+
+def test_a_card_is_there_to_compute_with_and_to_read(make, tmp_path):
+    card = judge(Evidence({}, [], []))
+    write_report(tmp_path, replace(make.full_study(), card=card))
+    told = json.loads((tmp_path / "card.json").read_text())
+    assert [check["verdict"] for check in told] == ["NOT RUN"] * 12
+    lines = (tmp_path / "card.md").read_text().splitlines()
+    assert lines[0] == "0 PASS, 0 FAIL, 12 NOT RUN"
+    assert all(f"| {check['number']} | {check['title']} |" in "\n".join(lines) for check in told)
 
 
 def test_the_page_needs_nothing_but_itself(written):
