@@ -74,7 +74,7 @@ def plan_card(entries: list[Entry], make: MakeNode) -> CardPlan:
     make : callable
         Makes a node: ``make(kind, spec, title, runtime, **parents)``, each of them once.
     """
-    card, models = CardPlan(), set[str]()
+    card, models, probed = CardPlan(), set[str](), set[str]()
     for entry in entries:
         run = entry.cell.config["card"]["run"]
         if run == "none" or "craft" not in entry.nodes:
@@ -84,7 +84,10 @@ def plan_card(entries: list[Entry], make: MakeNode) -> CardPlan:
             train = entry.nodes["train"].key
             first = train not in models and entry.cell.config["threat"]["name"] == "gray_box"
             models |= {train} if first else set()
-            _probes(entry, card, make, first)
+            if entry.nodes["craft"].key not in probed:  # another detector looks at the same images
+                found = len(card.probes)
+                _probes(entry, card, make, first)
+                probed |= {probe.of.key for probe in card.probes[found:]}
     return card
 
 
@@ -103,8 +106,6 @@ def _facts(entry: Entry, card: CardPlan, make: MakeNode) -> None:
 
 def _probes(entry: Entry, card: CardPlan, make: MakeNode, first: bool) -> None:
     craft, config = entry.nodes["craft"], entry.cell.config
-    if craft.key in {probe.of.key for probe in card.probes}:
-        return  # another detector looks at the same images
     attack, watched = craft.spec["attack"], "detector" in craft.parents
     for role, changed in variants(attack, config["attack"], entry.note, first, watched):
         node = _crafting(entry, changed, make)
