@@ -201,7 +201,8 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
 def read(folder: Path) -> dict[str, Any]:
     """Read a folder's manifest (CorruptArtifact where it cannot be read as one)."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        with open(f"{folder}/{MANIFEST}", "rb") as file:
+            content = json.loads(file.read())
         if {"schema", "kind", "key", "spec", "parents", "source", "files"} <= content.keys():
             return dict(content)
     except (ValueError, AttributeError):
@@ -211,7 +212,15 @@ def read(folder: Path) -> dict[str, Any]:
 
 def content_digest(folder: Path) -> str:
     """Digest of what a folder's manifest says of its files (16 hex digits): another content, another digest."""
-    return hashlib.sha256(canonical(read(folder)["files"]).encode()).hexdigest()[:16]
+    return files_digest(read(folder)["files"])
+
+
+def files_digest(files: Mapping[str, Any]) -> str:
+    """`content_digest` of the files that a manifest names."""
+    text = json.dumps(
+        files, sort_keys=True, separators=(",", ":")
+    )  # `canonical`, of names, sizes and hashes alone
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def complete(folder: Path, key: str, source: str) -> bool:

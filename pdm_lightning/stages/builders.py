@@ -126,8 +126,13 @@ def source_of(kind: str, spec: Any) -> str:
 
     To the modules of this project come those of every ``_target_`` of the user's own.
     """
-    own = {target.rpartition(".")[0] for target in _targets(spec)}
-    return source_hash([*SOURCES[kind], *(name for name in own if name.split(".")[0] not in _LIBRARIES)])
+    return source_hash([*SOURCES[kind], *own_modules(spec)])
+
+
+def own_modules(spec: Any) -> frozenset[str]:
+    """The modules of the user's own that settings name."""
+    named = {target.rpartition(".")[0] for target in _targets(spec)}
+    return frozenset(name for name in named if name.split(".")[0] not in _LIBRARIES)
 
 
 def _targets(spec: Any) -> Iterator[str]:
