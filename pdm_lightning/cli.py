@@ -83,7 +83,7 @@ def _dispatch(words: list[str]) -> int:
         # only now, because PyTorch takes seconds to import
         from pdm_lightning.study.commands import perform
 
-        return perform(command, rest, cells, strict=strict)
+        return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version" or command in COMMANDS:
