@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ POLL = 2.0
 """Seconds between two looks at the queue."""
 GRACE = 30.0
 """Seconds after which a job that has left the queue without a result is over: file systems are slow."""
+SILENCE = 600.0
+"""Seconds that the controller may say nothing."""
 
 
 class Resumed:
@@ -96,25 +98,42 @@ def run_array(
         **({"mem": f"{memory}GB"} if memory else {}),
         **options,
     )
-    return _wait(executor.map_array(Resumed(task), list(jobs)))
+    submitted = executor.map_array(Resumed(task), list(jobs))
+    try:
+        _wait(submitted)
+    except KeyboardInterrupt:
+        subprocess.run(["scancel", *_arrays(submitted)], check=False)
+        raise
+    return [_ended(job) for job in submitted]
 
 
-def _wait(submitted: Sequence[Any]) -> list[str]:
-    """Wait until every job has a result, or has left the queue for good."""
+def _arrays(submitted: Iterable[Any]) -> list[str]:
+    return sorted({job.job_id.partition("_")[0] for job in submitted})
+
+
+def _wait(submitted: Sequence[Any]) -> None:
+    """Wait until every job has a result, or has left the queue for good.
+
+    Raises
+    ------
+    TimeoutError
+        Where Slurm has not answered for `SILENCE`.
+    """
     gone: dict[str, float] = {}
     left = {job.job_id: job for job in submitted}
+    heard = time.monotonic()
     while left:
-        queued = _queued(sorted({job_id.partition("_")[0] for job_id in left}))
-        now = time.monotonic()
-        if queued is None:
-            queued = set(left)
-        for job_id, job in list(left.items()):
-            if job_id in queued:
+        queued, now = _queued(_arrays(left.values())), time.monotonic()
+        if queued is not None:
+            heard = now
+        elif now - heard > SILENCE:
+            raise TimeoutError(f"squeue has not answered for {SILENCE / 60:.0f} minutes; the jobs may go on")
+        for job_id, job in list(left.items()) if queued is not None else ():
+            if job_id in queued:  # type: ignore[operator]
                 gone.pop(job_id, None)
             elif job.paths.result_pickle.exists() or now - gone.setdefault(job_id, now) > GRACE:
                 del left[job_id]
         time.sleep(POLL)
-    return [_ended(job) for job in submitted]
 
 
 def _queued(arrays: Sequence[str]) -> set[str] | None:
