@@ -35,7 +35,7 @@ from pdm_lightning.study.checks import (
 )
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.threat import surrogate_of
-from pdm_lightning.tracking import MODES, wandb_mode
+from pdm_lightning.tracking import MODES, MOST_IMAGES, wandb_mode
 
 Config = dict[str, Any]
 
@@ -111,6 +111,9 @@ def _trainer(config: Config) -> None:
 def _logger(config: Config) -> None:
     choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
     choice(config, "logger.mode", MODES)
+    number(config, "logger.images", 0, MOST_IMAGES)
+    flag(config, "logger.tsne")
+    words(config, "logger.upload", ("models", "adversarial"))
     name = config["logger"]["name"]
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
