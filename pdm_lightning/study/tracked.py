@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -20,8 +21,19 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import exhibits
 from pdm_lightning.study.cell import GROUPS
+from pdm_lightning.study.checks import choice, flag, number, words
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
-from pdm_lightning.tracking import Content, Measured, Record, Table, Upload, track
+from pdm_lightning.tracking import (
+    MODES,
+    MOST_IMAGES,
+    Content,
+    Measured,
+    Record,
+    Table,
+    Upload,
+    track,
+    wandb_mode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +62,26 @@ def track_study(plan: Plan, result: StudyResult, context: Context) -> str:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         log.warning("logger=%s failed (%s): the study is complete without it", cfg["name"], what)
         return ""
+
+
+def check_logger(config: dict[str, Any]) -> None:
+    """Whether the ``logger`` of a configuration can be had.
+
+    Raises
+    ------
+    ValueError
+        Names the override to change.
+    """
+    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
+    choice(config, "logger.mode", MODES)
+    number(config, "logger.images", 0, MOST_IMAGES)
+    flag(config, "logger.tsne")
+    words(config, "logger.upload", ("models", "adversarial"))
+    name = config["logger"]["name"]
+    if name != "csv" and importlib.util.find_spec(name) is None:
+        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
+    if name == "wandb":
+        wandb_mode(config["logger"]["mode"])
 
 
 class _Records:

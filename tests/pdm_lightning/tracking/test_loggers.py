@@ -213,6 +213,21 @@ def test_options_of_the_group_share_their_keys() -> None:
     assert len({frozenset(k) for k in keys.values()}) == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("logger.images=17", "logger.images=17: a whole number from 0 to 16 needed"),
+        ("logger.tsne=yes", "logger.tsne=yes: use true or false"),
+        ("logger.upload=[modells]", "logger.upload: 'modells' is unknown: did you mean 'models'?"),
+    ],
+)
+def test_a_wrong_value_is_named(word: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pdm_lightning.cli import main
+
+    assert main(["plan", "logger=wandb", word]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_importing_costs_nothing() -> None:
     code = "import sys, pdm_lightning.tracking; print({'wandb', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
