@@ -27,6 +27,7 @@ from pdm_lightning.tracking import (
     MODES,
     MOST_IMAGES,
     Content,
+    Example,
     Measured,
     Record,
     Table,
@@ -90,6 +91,7 @@ class _Records:
     def __init__(self, plan: Plan, result: StudyResult, context: Context) -> None:
         self.plan, self.context = plan, context
         self.cfg: dict[str, Any] = plan.settings["logger"]
+        self.warned = False
         self.rows: dict[str, list[Row]] = {}
         for row in result.rows:
             self.rows.setdefault(row.artifact, []).append(row)
@@ -191,15 +193,25 @@ class _Records:
         def load() -> Content:
             content = Content(tables={"results": _table(rows)})
             exhibits.detection(content, score, entry)
-            count = int(self.cfg["images"])
-            if count:
-                test = self.context.data(entry.nodes["craft"])
-                content.examples = exhibits.examples(craft, score, test, count)
+            content.examples = self._examples(entry, score, craft)
             facts = {"attack": craft.json("craft.json")["attack"], "model": entry.nodes["train"].key}
             content.uploads.append(_upload("adversarial", "adversarial", craft, _SET, facts))
             return content
 
         return load
+
+    def _examples(self, entry: Entry, score: Artifact, craft: Artifact) -> list[Example]:
+        """Attacked images beside their originals; none where the originals are no longer there, which it says once."""
+        count = int(self.cfg["images"])
+        try:
+            data = self.context.data(entry.nodes["craft"]) if count else None
+        except (OSError, ValueError) as error:
+            if not self.warned:
+                what = " ".join(str(error).split())
+                log.warning("logger=%s: cells are tracked without images: %s", self.cfg["name"], what)
+            self.warned = True
+            return []
+        return [] if data is None else exhibits.examples(craft, score, data, count)
 
     def _record(
         self,

@@ -88,7 +88,7 @@ def _beside(words: list[str], grid: dict[str, list[str]]) -> list[str]:
     """Flags and overrides of a command that are no keys of a grid."""
     flags, overrides = split_words(words)
     kept = ["--config-dir", str(Path(flags.config_dir).resolve())] if flags.config_dir else []
-    kept += [word for word in overrides if word.lstrip("+~").startswith("hydra.")]
+    kept += [word for word in overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
     if "experiment" in grid:
         # else the experiment's further grids would come along with each cell
         kept.append("++hydra.sweeper.also=null")

@@ -98,6 +98,21 @@ def test_examples_are_what_was_attacked(threat_study: Any, records: list[Record]
         assert example.original.shape == (8, 8, 1)
 
 
+def test_without_the_data_a_cell_has_no_images_and_all_the_rest(
+    threat_study: Any, result: StudyResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = threat_study.fresh()
+
+    def gone(node: Any) -> None:
+        raise FileNotFoundError("the data are\ngone")
+
+    monkeypatch.setattr(context, "data", gone)
+    found = of(list(_Records(threat_study.plan, result, context).all()), "cell")
+    contents = [record.load() for record in found]
+    assert all(not content.examples and content.roc and content.uploads for content in contents[:2])
+    assert caplog.text.count("without images: the data are gone") == 1
+
+
 def test_a_roc_curve_is_thinned_and_keeps_its_area() -> None:
     rng = np.random.default_rng(0)
     clean, adversarial = rng.normal(size=3000), rng.normal(1, 1, 3000)
