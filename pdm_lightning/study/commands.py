@@ -26,6 +26,7 @@ from pdm_lightning.study.execute import Outcome, execute, kept, preflight, statu
 from pdm_lightning.study.launching import HERE, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
+from pdm_lightning.study.tracked import track_study
 from pdm_lightning.study.validate import validate
 
 
@@ -83,6 +84,8 @@ def perform(
                 f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
     result, holes = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    if command in ("run", "check") and (tracked := track_study(plan, result, context)):
+        _say(tracked)
     return max(holes, _verdict(result, strict)) if command == "check" else holes
 
 

@@ -135,7 +135,10 @@ def _kill(root: Path, partial: Path, phase: str, log: Log, parent: int, draws: r
     except (OSError, ValueError):
         return False
     whole = draws.random() < 0.25  # the command itself: its workers have to end with it
-    os.kill(parent if whole else pid, signal.SIGKILL)
+    try:
+        os.kill(parent if whole else pid, signal.SIGKILL)
+    except ProcessLookupError:  # of an earlier kill: nobody has taken the lease over yet
+        return False
     deadline = time.monotonic() + 10
     while (_alive(pid) or (whole and _alive(parent))) and time.monotonic() < deadline:
         time.sleep(0.001)
