@@ -104,13 +104,16 @@ def _strike(root: Path, open_phases: list[str], log: Log, draws: random.Random, 
     """Kill the holder of a lease, or the study's own process, if one of the phases is seen; whether one was."""
     if "publishing" in open_phases:
         for partial in _being_published(root):
-            return _kill(root, partial, "publishing", log, parent, draws)
+            if _kill(root, partial, "publishing", log, parent, draws):
+                return True
     if open_phases == ["publishing"] or draws.random() > 0.002:
         return False
-    for partial in sorted((root / ".partial").glob("*-*[0-9a-f]")):
+    found = sorted((root / ".partial").glob("*-*[0-9a-f]"))
+    draws.shuffle(found)
+    for partial in found:
         phase = {"train": "training", "craft": "crafting"}.get(partial.name.split("-")[0], "")
-        if phase in open_phases and _begun(partial):
-            return _kill(root, partial, phase, log, parent, draws)
+        if phase in open_phases and _begun(partial) and _kill(root, partial, phase, log, parent, draws):
+            return True
     return False
 
 
@@ -134,11 +137,10 @@ def _kill(root: Path, partial: Path, phase: str, log: Log, parent: int, draws: r
         pid = json.loads(lease.read_text())["pid"]
     except (OSError, ValueError):
         return False
-    whole = draws.random() < 0.25  # the command itself: its workers have to end with it
-    try:
-        os.kill(parent if whole else pid, signal.SIGKILL)
-    except ProcessLookupError:  # of an earlier kill: nobody has taken the lease over yet
+    if not _alive(pid):  # of an earlier kill: nobody has taken the lease over yet
         return False
+    whole = draws.random() < 0.25  # the command itself: its workers have to end with it
+    os.kill(parent if whole else pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while (_alive(pid) or (whole and _alive(parent))) and time.monotonic() < deadline:
         time.sleep(0.001)
