@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.models import Classifier
 from pdm_lightning.stages.context import Context, write_json
+from pdm_lightning.stages.ddp import train_together
 from pdm_lightning.stages.train import fit
 from pdm_lightning.tracking import tracking
 
@@ -20,15 +20,33 @@ def build(node: Node, folder: Path, context: Context) -> None:
 
 
 def train(
-    node: Node, spec: dict[str, Any], folder: Path, context: Context, teacher: Classifier | None = None
+    node: Node, spec: dict[str, Any], folder: Path, context: Context, teacher: Node | None = None
 ) -> None:
-    """Train by a spec, with a teacher where there is one, and write what `open_classifier` reads."""
+    """Train by a spec, and write what `open_classifier` reads.
+
+    Parameters
+    ----------
+    teacher : Node, optional
+        Of the classifier that is distilled.
+    """
     data = context.data(node)
     write_json(folder / "data.json", {"name": data.name, "classes": data.classes, "shape": list(data.shape)})
     spec = spec | {"train": spec["train"] | {"segment": node.runtime["segment"]}}
-    output = Path(node.runtime["paths"]["output"])
-    device = str(context.device(node))
+    devices = node.runtime["trainer"].get("devices", 1)
+    if devices > 1:
+        train_together(node, spec, folder, context, teacher, devices)
+        return
+    output, device = Path(node.runtime["paths"]["output"]), context.device(node)
+    taught_by = None if teacher is None else context.classifier(teacher, device)
     with tracking(
         node.runtime["logger"], output / "logs", node.key, node.spec, node.runtime["group"]
     ) as loggers:
-        fit(data, spec, folder, device=device, loggers=loggers, progress=context.progress, teacher=teacher)
+        fit(
+            data,
+            spec,
+            folder,
+            device=str(device),
+            loggers=loggers,
+            progress=context.progress,
+            teacher=taught_by,
+        )
