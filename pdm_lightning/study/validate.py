@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
-from pdm_lightning.devices import pick_device
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
@@ -30,6 +29,7 @@ from pdm_lightning.study.checks import (
     number,
     shown,
     text,
+    trainer,
     words,
 )
 from pdm_lightning.study.probes import RUNS
@@ -100,11 +100,6 @@ def _places(config: Config) -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"paths.output={output}: that is a file: name a folder")
     choice(config, "store.on_stale", ON_STALE)
-
-
-def _trainer(config: Config) -> None:
-    pick_device(shown(at(config, "trainer.device")))
-    number(config, "trainer.threads", 1, optional=True)
 
 
 def _budget(config: Config) -> None:
@@ -275,10 +270,10 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
-    _trainer: ("trainer",),
     check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
+    trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
     _optimizer: ("optimizer",),

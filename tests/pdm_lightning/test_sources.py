@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 #: Code that decides where and how things are kept or shown, not what they are.
 PLUMBING = {
     "pdm_lightning",
+    "pdm_lightning.crew",
     "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
@@ -23,6 +24,7 @@ PLUMBING = {
     "pdm_lightning.progress",
     "pdm_lightning.stages",
     "pdm_lightning.stages.instantiate",
+    "pdm_lightning.stages.logged",
     "pdm_lightning.store",
     "pdm_lightning.tracking",
     "pdm_lightning.study.plan",
