@@ -14,8 +14,6 @@ EXCEPTIONS = 0.01
 """Share of the images, strictly below which exceptions count for nothing."""
 FEW = 100
 """Images, below which a single exception counts for nothing whatever its share."""
-LENGTHS = ("iterations", "max_iterations", "queries", "steps")
-"""Fields of an attack that say how long it works."""
 SURROGATE = ("transfer", "black_box")
 """Threat models whose attacks work on another model than the one that they are told of."""
 BLIND = ("Square", "ClassifierSquare", "HopSkipJump", "LibraryQueryAttack")
@@ -68,11 +66,6 @@ def lead(one: Tensor, other: Tensor) -> int:
 def share(mask: Tensor) -> float:
     """Share of True; 0 for none."""
     return float(mask.double().mean()) if len(mask) else 0.0
-
-
-def several_steps(run: Run) -> bool:
-    """Whether an attack takes more than one step, as far as its parameters tell."""
-    return any(name in run.attack for name in LENGTHS)
 
 
 def without_gradient(run: Run) -> bool:

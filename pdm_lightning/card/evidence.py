@@ -76,6 +76,10 @@ class Run:
         By the detector's name; empty for a probe without scores.
     needs : frozenset of str
         What the attack asks of a threat model.
+    single_step : bool
+        It takes one step at most.
+    length : tuple of str
+        The parameters that say how long it works; empty where none can be doubled.
     facts : mapping
         What was measured of the images themselves, see `pdm_lightning.stages.validity`; empty for a probe.
     """
@@ -100,6 +104,8 @@ class Run:
     capped: str = ""
     watched: Mapping[str, Watched] = field(default_factory=dict)
     needs: frozenset[str] = frozenset({"logits"})
+    single_step: bool = False
+    length: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.claims import judge_claims
-from pdm_lightning.card.compare import EXCEPTIONS, class_of, name_of, several_steps
+from pdm_lightning.card.compare import EXCEPTIONS, class_of, name_of
 from pdm_lightning.card.evidence import Evidence, Run
 
 FOUND = 0.95
@@ -56,7 +56,7 @@ def _hidden(run: Run, told: Mapping[str, Any], found: Finding) -> str:
     if not hidden["n"]:
         found.skip(f"{run.name}, hidden images: none could be hidden")
         return ""
-    if not several_steps(run):
+    if run.single_step:
         found.skip(f"{run.name}, hidden images: a single step")
         return ""
     if hidden["found"] >= FOUND * hidden["n"]:

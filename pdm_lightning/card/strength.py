@@ -19,7 +19,6 @@ from pdm_lightning.card.compare import (
     name_of,
     rows,
     setting,
-    several_steps,
     share,
     shared,
     tolerable,
@@ -75,10 +74,10 @@ def monotone(evidence: Evidence) -> Finding:
     for run in evidence.runs:
         if run.role not in (STUDY, "wider") or run.ball is None:
             continue
-        if several_steps(run):
-            families.setdefault(_family(evidence, run), []).append(run)
-        else:
+        if run.single_step:
             found.skip(f"{run.name}: a single step may overshoot")
+        else:
+            families.setdefault(_family(evidence, run), []).append(run)
     for runs in families.values():
         _compare_sizes(evidence, sorted(runs, key=_radius), found)
     return found
@@ -127,12 +126,12 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[Run, Run]]:
     """A one-step run and an iterated one with gradients, in one ball: the study's own, or one of them and its probe."""
     kept = [run for run in evidence.runs if run.role in (STUDY, "one_step", "iterated") and run.ball]
     for many in kept:
-        if not several_steps(many) or without_gradient(many):
+        if many.single_step or without_gradient(many):
             continue
         for one in kept:
             related = one.role == many.role == STUDY or one.of == many.key or many.of == one.key
             same = setting(evidence, one) == setting(evidence, many)
-            if related and same and not several_steps(one) and one.passes.any():
+            if related and same and one.single_step and one.passes.any():
                 yield one, many
 
 
@@ -141,7 +140,7 @@ def converged(evidence: Evidence) -> Finding:
     found = Finding()
     for run in evidence.study():
         probes = evidence.probes("doubled", run)
-        if not several_steps(run):
+        if not run.length:
             found.skip(f"{run.name}: no number of iterations to double")
         elif run.lean or run.capped:
             found.skip(f"{run.name}: {_excuse(run)}")
@@ -170,7 +169,7 @@ def _compare_lengths(evidence: Evidence, run: Run, probe: Run, found: Finding) -
 def gradient_free(evidence: Evidence) -> Finding:
     """(6) Who has gradients does at least as well as who has not, in the same ball."""
     found = Finding()
-    kept = [run for run in evidence.runs if run.role in (STUDY, "iterated") and several_steps(run)]
+    kept = [run for run in evidence.runs if run.role in (STUDY, "iterated") and not run.single_step]
     for blind in evidence.runs:
         if blind.role not in (STUDY, "gradient_free") or not without_gradient(blind) or blind.ball is None:
             continue

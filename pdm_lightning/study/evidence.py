@@ -16,7 +16,7 @@ from pdm_lightning.stages import features
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.plan import Entry, Node, Plan
 from pdm_lightning.study.probes import CardPlan, Probe
-from pdm_lightning.threat import needs
+from pdm_lightning.threat import lengths, needs, single_step
 
 Opened = Callable[[Node], Artifact | None]
 _KEPT = ("index", "success", "l2", "linf", "zero_gradients", "passes")
@@ -180,6 +180,8 @@ class _Gatherer:
             candidates=counts["candidates"],
             expected=self.expected(node),
             needs=needs(attack),
+            single_step=single_step(attack),
+            length=tuple(lengths(attack)),
             **kept,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.card.compare import LENGTHS
-from pdm_lightning.threat import needs
+from pdm_lightning.card.compare import BLIND
+from pdm_lightning.threat import lengths, needs, single_step
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Entry, Node
@@ -106,7 +107,7 @@ def _probes(entry: Entry, card: CardPlan, make: MakeNode, first: bool) -> None:
     if craft.key in {probe.of.key for probe in card.probes}:
         return  # another detector looks at the same images
     attack, watched = craft.spec["attack"], "detector" in craft.parents
-    for role, changed in variants(attack, config["attack"], entry.note, first, watched):
+    for role, changed in variants(attack, config["attack"], entry.note, watched, first):
         node = _crafting(entry, changed, make)
         if node is not None and node.key != craft.key:
             card.probes.append(Probe(role, craft, node, changed))
@@ -117,7 +118,7 @@ def _probes(entry: Entry, card: CardPlan, make: MakeNode, first: bool) -> None:
 
 
 def variants(
-    attack: Config, option: Mapping[str, Any], capped: str, first: bool, watched: bool
+    attack: Config, option: Mapping[str, Any], capped: str, watched: bool, first: bool = False
 ) -> Iterator[tuple[str, Config]]:
     """Roles and parameters of the attacks that belong to one of the study's.
 
@@ -129,33 +130,44 @@ def variants(
         Its option in ``conf/attack``, for ``lean``.
     capped : str
         What the budget took from it.
-    first : bool
-        It is the first one on its model.
     watched : bool
         It works on classifier and detector.
+    first : bool
+        It is the first one on its model.
     """
-    length = next((name for name in LENGTHS if name in attack), None)
     ball, target = attack.get("eps"), str(attack["_target_"])
-    judged = not option.get("lean") and not capped
+    many, judged = not single_step(attack), not option.get("lean") and not capped
     if first:
         yield "unbounded", dict(_NEAREST)
         yield "unbounded", dict(_ANYWHERE)
-    if ball and length:
+    if ball and many:
         for factor in (0.5, 2.0):
             if ball * factor <= 1:
                 yield "wider", _scaled(attack, factor)
-    if length and judged:
-        yield "doubled", attack | {length: 2 * attack[length]}
+    if lengths(attack) and judged:
+        yield "doubled", _longer(attack)
     if attack.get("loss") == "ce" and judged:
         yield "margin", attack | {"loss": "margin"}
     if target == "attacks.BIM":
         yield "one_step", {"_target_": "attacks.FGSM", "eps": ball, "loss": attack.get("loss", "ce")}
     if target == "attacks.FGSM":
         yield "iterated", {"_target_": "attacks.BIM", "eps": ball, "loss": attack.get("loss", "ce")}
-    if ball and length and "Square" not in target:
+    if ball and many and target.rpartition(".")[2] not in BLIND:
         norm = attack.get("norm", "linf")
         name = "attacks.Square" if watched else "attacks.ClassifierSquare"
         yield "gradient_free", {"_target_": name, "norm": norm, "eps": ball}
+
+
+def _longer(attack: Config) -> Config:
+    """The attack at twice its length."""
+    longer = copy.deepcopy(attack)
+    for name, value in lengths(attack).items():
+        *inside, last = name.split(".")
+        place = longer
+        for part in inside:
+            place = place[part]
+        place[last] = 2 * value
+    return longer
 
 
 def _scaled(attack: Config, factor: float) -> Config:

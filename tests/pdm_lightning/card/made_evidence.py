@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pdm_lightning.card.evidence import Evidence, Model, Run, Watched
+from pdm_lightning.threat import lengths, single_step
 
 N, CANDIDATES = 200, 220
 ALL = frozenset({"logits", "detector", "detector_gradients"})
@@ -17,6 +18,7 @@ BIM = {"_target_": "attacks.BIM", "eps": 0.2, "step": 0.02, "iterations": 40, "l
 FGSM = {"_target_": "attacks.FGSM", "eps": 0.2, "loss": "margin"}
 SQUARE = {"_target_": "attacks.ClassifierSquare", "norm": "linf", "eps": 0.2, "queries": 1000}
 SELECTIVE = {"_target_": "attacks.SelectivePGD", "eps": 0.2, "norm": "linf", "iterations": 50}
+APGD = {"_target_": "attacks.LibraryAttack", "norm": "linf", "eps": 0.2, "budget": 900, "options": {}}
 NEAREST = {"_target_": "attacks.MinNorm", "norm": "l2"}
 SPLITS = {"train": 5000, "validation": 1000, "test": 1000}
 SPLITS |= {"shared_train": 3, "shared_validation": 0, "validation_in_train": 0}
@@ -60,6 +62,7 @@ def run(
     """A run whose first `fooled` images are misclassified, the first `unflagged` of them unflagged."""
     study = unflagged is not None
     joint = "detector" in more.get("needs", ())
+    declared = {"single_step": single_step(attack), "length": tuple(lengths(attack))}
     return Run(
         key=key,
         model="m",
@@ -76,7 +79,7 @@ def run(
         expected=n,
         watched={"KDE": watched(unflagged, n)} if unflagged is not None else {},
         facts=facts(fooled, n) if study else {},
-        **({"threat": "gray_box", "role": "study"} | more),
+        **({"threat": "gray_box", "role": "study"} | declared | more),
     )
 
 

@@ -215,6 +215,10 @@ HARMLESS: dict[str, tuple[str, Change]] = {
     ),
     "no attack leaves every image standing": ("unbounded", lambda e: M.add(idle())(e)),
     "one step carries over better": ("iterated", lambda e: M.add(carried_bim())(e)),
+    "an attack whose length has another name": (
+        "iterated",
+        lambda e: M.add(M.run("apgd", M.APGD, 180, 150))(e),
+    ),
     "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
     "one of a handful is lost": (

@@ -105,6 +105,12 @@ def test_not_judged_is_told() -> None:
     assert any("KDE at 1 %: too few" in told for told in card["disjoint"].not_judged)
 
 
+def test_an_iterated_attack_without_a_length_is_judged_but_not_doubled() -> None:
+    evidence = M.add(M.run("apgd", M.APGD, 118, 110))(M.sound())
+    assert "digits ce, gray_box, apgd against fgsm" in check(evidence, "iterated").says
+    assert "apgd: no number of iterations to double" in check(evidence, "converged").not_judged
+
+
 def test_hidden_images_that_say_nothing_are_told() -> None:
     none = PARTS["selftest"]("bim", "hidden", found=0, n=0)(M.sound())
     assert "bim, hidden images: none could be hidden" in check(none, "selftest").not_judged
