@@ -19,6 +19,8 @@ class Finding:
     ----------
     numbers : dict
         By what was compared; plain values.
+    noted : dict
+        Likewise, of what was measured and not judged: it makes no comparison.
     faults : list of str
         One line each; any makes the check fail.
     not_judged : list of str
@@ -28,19 +30,29 @@ class Finding:
     """
 
     numbers: dict[str, Any] = field(default_factory=dict)
+    noted: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
     missing: str = ""
 
     def judge(self, what: str, fault: str, **numbers: Any) -> None:
         """Note a comparison, and its fault where there is one: what is wrong, and the mend."""
-        name, again = what, 1
-        while name in self.numbers:  # two runs may have one name: neither hides the other
-            again += 1
-            name = f"{what} ({again})"
+        name = self._free(what)
         self.numbers[name] = numbers
         if fault:
             self.faults.append(f"{name}: {fault}")
+
+    def note(self, what: str, **numbers: Any) -> None:
+        """Keep numbers that nothing is judged by."""
+        self.noted[self._free(what)] = numbers
+
+    def _free(self, what: str) -> str:
+        """A name of its own: two runs may have one, and neither hides the other."""
+        name, again = what, 1
+        while name in self.numbers or name in self.noted:
+            again += 1
+            name = f"{what} ({again})"
+        return name
 
     def skip(self, what: str) -> None:
         """Note once what is not judged."""
@@ -60,7 +72,7 @@ class Check:
     says : str
         Why, in a line.
     numbers : dict
-        All that was compared.
+        All that was measured, judged or not.
     not_judged : list of str
     """
 
@@ -108,7 +120,7 @@ def decide(number: int, name: str, title: str, found: Finding) -> Check:
         count, passed_over = len(found.numbers), len(found.not_judged)
         verdict, says = PASS, f"{count} comparison{'s' if count > 1 else ''}, no fault"
         says += f"; {passed_over} not judged" if passed_over else ""
-    return Check(name, number, title, verdict, says, found.numbers, found.not_judged)
+    return Check(name, number, title, verdict, says, found.numbers | found.noted, found.not_judged)
 
 
 def judge(evidence: Evidence, checks: Mapping[str, tuple[str, Look]] | None = None) -> Card:

@@ -25,8 +25,10 @@ def judge_claims(evidence: Evidence, found: Finding) -> None:
         known = best_known(data, ball)
         if known is None:
             found.skip(f"{what}: no robust accuracy is known for this data at up to half the radius")
+            found.note(what, claimed=claim, known=None)
+            continue
         fault = ""
-        if known is not None and claim > known["accuracy"]:
+        if claim > known["accuracy"]:
             fault = f"implausible: {claim:.1%} claimed, {known['accuracy']:.1%} is the best known at half the radius"
             fault += ": look for a stronger white-box attack"
         found.judge(what, fault, claimed=claim, known=known)

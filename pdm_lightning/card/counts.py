@@ -32,7 +32,7 @@ def counts(evidence: Evidence) -> Finding:
         fault = f"{lost} computation{'s' if lost > 1 else ''} failed: {evidence.failed[0]}"
         found.judge("failures", fault, failed=list(evidence.failed))
     if found.numbers:
-        found.judge("worst case over all attacks", "", by_model_and_threat=_worst(evidence))
+        found.note("worst case over all attacks", by_model_and_threat=_worst(evidence))
     return found
 
 

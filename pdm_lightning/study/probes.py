@@ -113,7 +113,8 @@ def _probes(entry: Entry, card: CardPlan, make: MakeNode, first: bool) -> None:
             card.probes.append(Probe(role, craft, node, changed))
     parents = {"train": craft.parents["train"], "features": entry.nodes["features"]}
     parents |= {"detector": craft.parents["detector"]} if watched else {}
-    spec = {"attack": attack, "images": config["card"]["self_test"], "seed": config["seed"]}
+    # "sign": an artifact without that measurement is another one
+    spec = {"attack": attack, "images": config["card"]["self_test"], "seed": config["seed"], "sign": True}
     card.selftest[craft.key] = make("selftest", spec, craft.title, craft.runtime, **parents)
 
 

@@ -182,6 +182,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         selftest("bim", "known", rate=0.97),
         "97.0% of 100 images of a linear model, where 100.0% fall",
     ),
+    "lean, of a wrong sign": (
+        "selftest",
+        lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.0, nearer=0.4)(e)),
+        "it lowers the margin of 40% of 100 images",
+    ),
     "blind to the hidden": ("selftest", selftest("bim", "hidden", found=15), "finds 15 of 16"),
     "implausible": ("selftest", idle_white_box, "implausible: 81.8% claimed, 75.3% is the best known"),
 }
@@ -232,6 +237,10 @@ HARMLESS: dict[str, tuple[str, Change]] = {
     "a lean attack is blind": (
         "selftest",
         lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.1)(e)),
+    ),
+    "a lean attack reaches nothing, but goes the right way": (
+        "selftest",
+        lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.0, nearer=0.9)(e)),
     ),
     "a distance far outside the ball": ("threats", lambda e: M.add(far_away())(e)),
 }

@@ -175,6 +175,16 @@ def test_claim_counts_flagged_clean_images_as_lost() -> None:
 def test_unknown_data_are_not_judged() -> None:
     found = check(known_of(data="digits")(idle_white_box(M.sound())), "selftest")
     assert found.verdict == "PASS" and "no robust accuracy is known" in " ".join(found.not_judged)
+    # the claim stands among the numbers, and is no comparison
+    assert any("robust accuracy" in what for what in found.numbers)
+    assert found.says.startswith("2 comparisons, no fault")
+
+
+def test_a_claim_that_cannot_be_judged_is_no_verdict() -> None:
+    found = check(known_of(data="digits", selftest={})(idle_white_box(M.sound())), "selftest")
+    assert found.verdict == "NOT RUN"
+    alone = known_of(data="digits")(replace(M.sound(), runs=[M.run("bim", M.BIM, 180, 150)]))
+    assert check(alone, "counts").numbers["worst case over all attacks"]
 
 
 def test_best_known() -> None:
