@@ -92,6 +92,11 @@ def setting(evidence: Evidence, run: Run) -> tuple[object, ...]:
     return run.model, run.threat, ball, aim(evidence, run)
 
 
+def excuse(run: Run) -> str:
+    """Why an attack is not held to what a converged one is."""
+    return "declared lean" if run.lean else f"capped ({run.capped})"
+
+
 def name_of(evidence: Evidence, run: Run) -> str:
     """A run in words."""
     model = evidence.models[run.model].title if run.model in evidence.models else run.model

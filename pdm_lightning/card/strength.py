@@ -1,4 +1,4 @@
-"""Checks 1 to 4 and 6: is an attack as strong as its kind has to be?"""
+"""Checks 1 to 3 and 6: is an attack as strong as its kind has to be?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from pdm_lightning.card.compare import (
     ball_name,
     class_of,
     common,
+    excuse,
     hits,
     lead,
     name_of,
-    rows,
     setting,
     share,
-    shared,
     tolerable,
     union,
     without_gradient,
@@ -58,13 +57,9 @@ def _unbounded(run: Run, found: Finding) -> bool:
     if run.ball is not None or limited:
         return False
     if run.lean or run.capped:
-        found.skip(f"{run.name}: {_excuse(run)}")
+        found.skip(f"{run.name}: {excuse(run)}")
         return False
     return True
-
-
-def _excuse(run: Run) -> str:
-    return "declared lean" if run.lean else f"capped ({run.capped})"
 
 
 def monotone(evidence: Evidence) -> Finding:
@@ -133,37 +128,6 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[Run, Run]]:
             same = setting(evidence, one) == setting(evidence, many)
             if related and same and one.single_step and one.passes.any():
                 yield one, many
-
-
-def converged(evidence: Evidence) -> Finding:
-    """(4) Twice the iterations change nothing: less than 1 % of the images."""
-    found = Finding()
-    for run in evidence.study():
-        probes = evidence.probes("doubled", run)
-        if not run.length:
-            found.skip(f"{run.name}: no number of iterations to double")
-        elif run.lean or run.capped:
-            found.skip(f"{run.name}: {_excuse(run)}")
-        elif not probes:
-            found.skip(f"{run.name}: not run with twice the iterations")
-        else:
-            for probe in probes:
-                _compare_lengths(evidence, run, probe, found)
-    return found
-
-
-def _compare_lengths(evidence: Evidence, run: Run, probe: Run, found: Finding) -> None:
-    before, after = common(run, probe)
-    change, n = abs(lead(after, before)), len(before)
-    if not n:
-        return
-    fault = f"twice the iterations change the success of {change} of {n} images: give it more of them"
-    numbers = {"success": share(before), "doubled": share(after), "n": n}
-    if run.ball is None:  # it nearly always succeeds, and converges in how near
-        images = shared(run, probe)
-        near = [one.l2[rows(one, images)].double().median() for one in (run, probe)]
-        numbers |= {"median_l2": float(near[0]), "median_l2_doubled": float(near[1])}
-    found.judge(name_of(evidence, run), "" if tolerable(change, n) else fault, **numbers)
 
 
 def gradient_free(evidence: Evidence) -> Finding:

@@ -147,6 +147,8 @@ def variants(
                 yield "wider", _scaled(attack, factor)
     if lengths(attack) and judged:
         yield "doubled", _longer(attack)
+    if attack.get("restarts") and judged:
+        yield "doubled", attack | {"restarts": 2 * attack["restarts"]}
     if attack.get("loss") == "ce" and judged:
         yield "margin", attack | {"loss": "margin"}
     if target == "attacks.BIM":

@@ -17,7 +17,7 @@ ALL = frozenset({"logits", "detector", "detector_gradients"})
 BIM = {"_target_": "attacks.BIM", "eps": 0.2, "step": 0.02, "iterations": 40, "loss": "margin"}
 FGSM = {"_target_": "attacks.FGSM", "eps": 0.2, "loss": "margin"}
 SQUARE = {"_target_": "attacks.ClassifierSquare", "norm": "linf", "eps": 0.2, "queries": 1000}
-SELECTIVE = {"_target_": "attacks.SelectivePGD", "eps": 0.2, "norm": "linf", "iterations": 50}
+SELECTIVE = {"_target_": "attacks.SelectivePGD", "eps": 0.2, "norm": "linf", "iterations": 50, "restarts": 3}
 APGD = {"_target_": "attacks.LibraryAttack", "norm": "linf", "eps": 0.2, "budget": 900, "options": {}}
 NEAREST = {"_target_": "attacks.MinNorm", "norm": "l2"}
 SPLITS = {"train": 5000, "validation": 1000, "test": 1000}
@@ -110,6 +110,7 @@ def runs() -> list[Run]:
         run(
             "selective doubled", SELECTIVE | {"iterations": 100}, 170, role="doubled", of="selective", **white
         ),
+        run("selective restarts", SELECTIVE | {"restarts": 6}, 170, role="doubled", of="selective", **white),
         run("selective square", SQUARE, 160, role="gradient_free", of="selective", **square),
     ]
 

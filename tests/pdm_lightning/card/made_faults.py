@@ -74,6 +74,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         change("selective doubled", success=first(172)),
         "white_box, selective: twice",
     ),
+    "more restarts find more": (
+        "converged",
+        change("selective restarts", success=first(172)),
+        "selective, restarts: twice the restarts change the success of 2 of 200",
+    ),
+    "twice as long comes nearer": (
+        "converged",
+        lambda e: M.add(*nearest(2.0, 1.96))(e),
+        "twice the iterations change the median distance from 2 to 1.96",
+    ),
+    "twice as long comes into the ball": (
+        "converged",
+        lambda e: M.add(*nearest(2.0, 2.0, inside=2))(e),
+        "twice the iterations change the success inside linf 0.2 of 2 of 200",
+    ),
     "white box is weaker": (
         "threats",
         change("bim", watched={"KDE": M.watched(172)}),
@@ -202,6 +217,8 @@ SEEN_BY_OTHERS = {
 HARMLESS: dict[str, tuple[str, Change]] = {
     "one of 200 is half a percent": ("monotone", change("bim wider", fooled=first(179))),
     "one exception": ("threats", change("bim", watched={"KDE": M.watched(171)})),
+    "half a percent nearer": ("converged", lambda e: M.add(*nearest(2.0, 1.99, inside=1))(e)),
+    "the distance of failures": ("converged", lambda e: M.add(*nearest(2.0, 2.0, failures=1.0))(e)),
     "a lean attack has not converged": (
         "converged",
         lambda e: change("bim", lean=True)(change("bim doubled", fooled=first(199))(e)),
@@ -252,6 +269,21 @@ def idle() -> Any:
     return replace(none, passes=torch.zeros(200, dtype=torch.int64), facts=told)
 
 
+def nearest(l2: float, doubled: float, inside: int = 0, failures: float | None = None) -> Any:
+    """C&W, which all but ten images fall to, and at twice its length: median distances, and how many come nearer."""
+    attack = {"_target_": "attacks.CarliniWagner", "max_iterations": 1000}
+    runs = M.run("cw", attack, 190, 150), M.run("cw doubled", attack, 190, role="doubled", of="cw")
+    linf = torch.full((200,), 0.3)
+    own, probe = (
+        replace(run, l2=torch.full((200,), far), linf=linf)
+        for run, far in zip(runs, (l2, doubled), strict=True)
+    )
+    probe = replace(probe, linf=torch.where(first(inside), torch.tensor(0.1), linf))
+    if failures is not None:
+        probe = replace(probe, l2=torch.where(first(190), probe.l2, torch.tensor(failures)))
+    return own, probe
+
+
 def carried_bim() -> Any:
     """Stronger than FGSM on its surrogate, weaker on the target."""
     return replace(M.run("carried bim", M.BIM, 40, 30, threat="transfer"), success=first(190))
@@ -284,7 +316,7 @@ ABSENT: dict[str, tuple[str, Change]] = {
     "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2")),
     "one size": ("monotone", M.without("bim wider")),
     "no single step": ("iterated", M.without("fgsm", "bim one step", "carried")),
-    "not doubled": ("converged", M.without("bim doubled", "selective doubled")),
+    "not doubled": ("converged", M.without("bim doubled", "selective doubled", "selective restarts")),
     "no white box": ("threats", M.without("selective")),
     "no black box": ("threats", M.without("carried")),
     "gradients alone": ("gradient_free", M.without("bim square", "selective square")),

@@ -90,6 +90,12 @@ def test_an_attack_that_ends_by_a_default_is_not_doubled() -> None:
     assert probes(option("apgd") | {"options": {}}, "doubled") == []
 
 
+def test_restarts_are_doubled_on_their_own() -> None:
+    attack = option("selective_pgd")
+    longer, again = probes(attack, "doubled")
+    assert longer == attack | {"iterations": 200} and again == attack | {"restarts": 6}
+
+
 def test_what_is_lean_or_capped_is_not_doubled() -> None:
     for more in ({"option": {"lean": True}}, {"capped": "5 of 10 iterations"}):
         assert probes(option("bim"), "doubled", **more) == []
