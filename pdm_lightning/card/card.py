@@ -10,6 +10,9 @@ from pdm_lightning.card.evidence import Evidence
 
 PASS, FAIL, NOT_RUN = "PASS", "FAIL", "NOT RUN"
 
+NOTHING = "nothing to judge: pdml check runs what it needs"
+NOTHING_ALL = "nothing to judge: no attack of this study is one that it looks at, see not_judged in card.json"
+
 
 @dataclass
 class Finding:
@@ -109,13 +112,16 @@ class Card:
 Look = Callable[[Evidence], Finding]
 
 
-def decide(number: int, name: str, title: str, found: Finding) -> Check:
-    """The verdict on a finding: a fault fails; without a number, or with something missing, nothing was run."""
+def decide(number: int, name: str, title: str, found: Finding, probed: bool = False) -> Check:
+    """The verdict on a finding: a fault fails; without a number, or with something missing, nothing was run.
+
+    `probed` says that all attacks which the checks ask for were planned.
+    """
     if found.faults:
         more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
         verdict, says = FAIL, found.faults[0] + more
     elif found.missing or not found.numbers:
-        verdict, says = NOT_RUN, found.missing or "nothing to judge: pdml check runs what it needs"
+        verdict, says = NOT_RUN, found.missing or (NOTHING_ALL if probed else NOTHING)
     else:
         count, passed_over = len(found.numbers), len(found.not_judged)
         verdict, says = PASS, f"{count} comparison{'s' if count > 1 else ''}, no fault"
@@ -138,5 +144,8 @@ def judge(evidence: Evidence, checks: Mapping[str, tuple[str, Look]] | None = No
     checks = CHECKS if checks is None else checks
     numbers = {name: number for number, name in enumerate(dict.fromkeys([*CHECKS, *checks]), start=1)}
     return Card(
-        [decide(numbers[name], name, title, look(evidence)) for name, (title, look) in checks.items()]
+        [
+            decide(numbers[name], name, title, look(evidence), evidence.probed)
+            for name, (title, look) in checks.items()
+        ]
     )

@@ -46,7 +46,7 @@ def best_known(data: str, ball: Ball) -> dict[str, Any] | None:
 def _claims(evidence: Evidence) -> Iterator[tuple[str, str, Ball, float]]:
     """Data, words, ball and robust accuracy with rejection of each model and detector under white-box attacks."""
     for key, model in evidence.models.items():
-        white = [run for run in evidence.study() if run.model == key and run.threat == "white_box"]
+        white = [run for run in evidence.study() if run.model == key and "white_box" in run.threats]
         for ball in balls(white):
             for detector in detectors(evidence, key):
                 runs = within(evidence, key, ball, detector, ("white_box",))

@@ -16,6 +16,8 @@ FEW = 100
 """Images, below which a single exception counts for nothing whatever its share."""
 SURROGATE = ("transfer", "black_box")
 """Threat models whose attacks work on another model than the one that they are told of."""
+DIRECT = frozenset({"gray_box", "white_box"})
+"""Threat models whose attacks work on the model itself; what they get beyond it, an attack's goal tells."""
 BLIND = ("Square", "ClassifierSquare", "HopSkipJump", "LibraryQueryAttack")
 """Classes of attacks without gradients."""
 
@@ -89,7 +91,17 @@ def aim(evidence: Evidence, run: Run) -> tuple[str, ...]:
 def setting(evidence: Evidence, run: Run) -> tuple[object, ...]:
     """What two runs must share for one to be called stronger: model, threat, ball and goal."""
     ball = None if run.ball is None else (run.ball[0], round(run.ball[1], 9))
-    return run.model, run.threat, ball, aim(evidence, run)
+    return run.model, held(run), ball, aim(evidence, run), goal(run)
+
+
+def held(run: Run) -> str:
+    """What an attack works on: ``direct`` where that is the model itself, else the threat model."""
+    return "direct" if run.threats & DIRECT else run.threat
+
+
+def goal(run: Run) -> str:
+    """Which class a targeted attack aims at; "" for one that takes any."""
+    return str(run.attack.get("target_class", "random")) if run.attack.get("targeted") else ""
 
 
 def excuse(run: Run) -> str:
@@ -100,7 +112,7 @@ def excuse(run: Run) -> str:
 def name_of(evidence: Evidence, run: Run) -> str:
     """A run in words."""
     model = evidence.models[run.model].title if run.model in evidence.models else run.model
-    return f"{model}, {run.threat}, {run.name}"
+    return f"{model}, {' and '.join([run.threat, *sorted(run.also)])}, {run.name}"
 
 
 def ball_name(ball: tuple[str, float]) -> str:

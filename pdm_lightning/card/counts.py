@@ -85,6 +85,7 @@ def _worst(evidence: Evidence) -> dict[str, float | None]:
     """By model and threat, the share of images that any attack succeeded on, of those that all attacked."""
     groups: dict[str, list[Run]] = {}
     for run in evidence.study():
-        groups.setdefault(f"{evidence.models[run.model].title}, {run.threat}", []).append(run)
+        for threat in sorted(run.threats):
+            groups.setdefault(f"{evidence.models[run.model].title}, {threat}", []).append(run)
     found = {name: union(runs) for name, runs in groups.items()}
     return {name: share(fallen) if len(fallen) else None for name, fallen in found.items()}

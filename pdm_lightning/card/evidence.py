@@ -47,13 +47,15 @@ class Run:
     model : str
         Key of the model that is attacked, as in `Evidence.models`.
     threat : str
-        ``gray_box``, ``white_box``, ``black_box``, ``transfer``.
+        ``gray_box``, ``white_box``, ``black_box``, ``transfer``: of the first cell that asks for it.
     name : str
         Of the attack, as the tables print it.
     attack : mapping
         The attack's parameters with ``_target_``, as it ran (capped by the budget).
     role : str
         ``study``, or one of `PROBES`.
+    also : frozenset of str
+        Further threat models: an attack that does not ask for the detector is one computation in gray and white box.
     of : str
         For a probe, the key of the study's run that it belongs to.
     lean : bool
@@ -99,6 +101,7 @@ class Run:
     passes: Tensor
     candidates: int
     expected: int
+    also: frozenset[str] = frozenset()
     of: str = ""
     lean: bool = False
     capped: str = ""
@@ -107,6 +110,11 @@ class Run:
     single_step: bool = False
     length: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def threats(self) -> frozenset[str]:
+        """All threat models that it is an attack of."""
+        return self.also | {self.threat}
 
     @property
     def ball(self) -> tuple[str, float] | None:
@@ -159,12 +167,15 @@ class Evidence:
         ``attack``, ``note`` and the names.
     failed : list of str
         What the study could not compute.
+    probed : bool
+        Whether the attacks that the checks ask for were planned (``card.run=all``).
     """
 
     models: Mapping[str, Model]
     runs: list[Run]
     rows: list[Mapping[str, Any]]
     failed: list[str] = field(default_factory=list)
+    probed: bool = False
 
     def study(self) -> list[Run]:
         """The study's own runs."""

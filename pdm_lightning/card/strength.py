@@ -15,6 +15,7 @@ from pdm_lightning.card.compare import (
     class_of,
     common,
     excuse,
+    held,
     hits,
     lead,
     name_of,
@@ -26,34 +27,50 @@ from pdm_lightning.card.compare import (
 )
 from pdm_lightning.card.evidence import STUDY, Evidence, Run
 
+ALONE = 0.95
+"""Share of the images that an unbounded attack of the study has to reach by itself."""
+
 
 def unbounded(evidence: Evidence) -> Finding:
-    """(1) Without a bound, every image falls: else gradients are masked, or the attack is broken."""
-    found = Finding()
-    for key, model in evidence.models.items():
-        runs = [run for run in evidence.runs if run.model == key and _unbounded(run, found)]
-        if not runs:
-            continue
+    """(1) Without a bound, every image falls: else gradients are masked, or the attack is broken.
+
+    Attacks are taken together where they have the same target: the classifier alone, or it and certain detectors.
+    """
+    found, groups = Finding(), dict[tuple[str, str, tuple[str, ...]], list[Run]]()
+    for run in evidence.runs:
+        if _unbounded(run, found):
+            groups.setdefault((run.model, held(run), aim(evidence, run)), []).append(run)
+    for (model, _, detectors), runs in groups.items():
+        what = evidence.models[model].title + (f", past {' and '.join(detectors)}" if detectors else "")
         fallen = union(runs)
         if not len(fallen):
-            found.skip(f"{model.title}: no image that all unbounded attacks attacked")
+            found.skip(f"{what}: no image that all unbounded attacks attacked")
             continue
-        withstood = int((~fallen).sum())
-        fault = f"{withstood} of {len(fallen)} images withstand every unbounded attack" if withstood else ""
+        withstood, faults = int((~fallen).sum()), _short_of_all(runs)
+        if withstood:
+            mend = "gradients are masked; try attack.loss=margin or an attack without gradients"
+            withstand = f"{withstood} of {len(fallen)} images withstand every unbounded attack"
+            faults = [f"{withstand}: {mend}", *faults]
         by_attack = {f"{run.name} ({class_of(run)})": share(hits(run)) for run in runs}
-        mend = f"{fault}: gradients are masked; try attack.loss=margin or an attack without gradients"
-        found.judge(
-            model.title, mend if fault else "", fallen=share(fallen), n=len(fallen), attacks=by_attack
-        )
+        found.judge(what, "; ".join(faults), fallen=share(fallen), n=len(fallen), attacks=by_attack)
     return found
+
+
+def _short_of_all(runs: list[Run]) -> list[str]:
+    """Attacks of the study that the others make up for."""
+    return [
+        f"{run.name} alone reaches {share(hits(run)):.0%}, unbounded: it is broken, or too weak to tell anything"
+        for run in runs
+        if run.role == STUDY and share(hits(run)) < ALONE
+    ]
 
 
 def _unbounded(run: Run, found: Finding) -> bool:
     """Whether a run has to reach every image, if not alone."""
     if run.role != STUDY:
         return run.role == "unbounded"
-    # what works on a surrogate never saw the model; NoAttack takes no step; JSMA's steps bound the pixels it changes
-    limited = run.threat in SURROGATE or not run.passes.any() or "max_steps" in run.attack
+    # what works on a surrogate never saw the model; one step is no search; JSMA's steps bound the pixels it changes
+    limited = run.threat in SURROGATE or run.single_step or "max_steps" in run.attack
     if run.ball is not None or limited:
         return False
     if run.lean or run.capped:
@@ -86,7 +103,7 @@ def _family(evidence: Evidence, run: Run) -> tuple[object, ...]:
     """Model, threat, goal and all parameters but those that go with the size of the ball."""
     sized = ("eps", "step", "name", "label")
     rest = sorted((key, repr(value)) for key, value in run.attack.items() if key not in sized)
-    return run.model, run.threat, aim(evidence, run), tuple(rest)
+    return run.model, held(run), aim(evidence, run), tuple(rest)
 
 
 def _compare_sizes(evidence: Evidence, line: list[Run], found: Finding) -> None:

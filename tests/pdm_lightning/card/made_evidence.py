@@ -20,6 +20,7 @@ SQUARE = {"_target_": "attacks.ClassifierSquare", "norm": "linf", "eps": 0.2, "q
 SELECTIVE = {"_target_": "attacks.SelectivePGD", "eps": 0.2, "norm": "linf", "iterations": 50, "restarts": 3}
 APGD = {"_target_": "attacks.LibraryAttack", "norm": "linf", "eps": 0.2, "budget": 900, "options": {}}
 NEAREST = {"_target_": "attacks.MinNorm", "norm": "l2"}
+NEAREST_JOINT = {"_target_": "attacks.MinNormWhiteBox", "iterations": 120}
 SPLITS = {"train": 5000, "validation": 1000, "test": 1000}
 SPLITS |= {"shared_train": 3, "shared_validation": 0, "validation_in_train": 0}
 GRADIENTS = {"images": 64, "zero": {"ce": 0.5, "margin": 0.0}, "nan": 0, "nondeterministic": 0.0}
@@ -102,6 +103,7 @@ def runs() -> list[Run]:
         run("carried", FGSM, 60, 50, threat="transfer"),
         run("unbounded 1", NEAREST, N, role="unbounded", of="bim"),
         run("unbounded 2", BIM | {"eps": 1.0}, 198, role="unbounded", of="bim"),
+        run("unbounded 3", NEAREST_JOINT, N, N, role="unbounded", of="selective", **white),
         run("bim wider", wider, 198, role="wider", of="bim"),
         run("bim doubled", BIM | {"iterations": 80}, 181, role="doubled", of="bim"),
         run("bim margin", BIM, 180, role="margin", of="bim"),

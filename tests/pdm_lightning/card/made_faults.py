@@ -57,6 +57,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         change("unbounded 1", fooled=first(199)),
         "1 of 200 images withstand every unbounded attack",
     ),
+    "an image withstands on classifier and detector": (
+        "unbounded",
+        change("unbounded 3", success=first(199)),
+        "digits ce, past KDE: 1 of 200 images withstand every unbounded attack",
+    ),
+    "an unbounded attack of the study reaches nothing": (
+        "unbounded",
+        lambda e: M.add(M.run("mine", M.NEAREST_JOINT, 200, 0, threat="white_box", needs=M.ALL))(e),
+        "past KDE: mine alone reaches 0%, unbounded",
+    ),
+    "an unbounded attack that takes no gradient": (
+        "unbounded",
+        lambda e: M.add(replace(M.run("mine", M.NEAREST, 0, 0), passes=torch.zeros(200)))(e),
+        "digits ce: mine alone reaches 0%",
+    ),
     "success falls": ("monotone", change("bim wider", fooled=first(178)), "success falls by 2 of 200"),
     "success falls between the study's own": (
         "monotone",
@@ -210,6 +225,8 @@ SEEN_BY_OTHERS = {
     "constant detector": {"threats", "disjoint"},
     "implausible": {"selftest", "threats", "converged", "gradient_free"},
     "gray box is weaker": {"threats", "iterated"},
+    # it also changes nothing, or does less than noise: other checks see that
+    "an unbounded attack that takes no gradient": {"unbounded", "noise"},
 }
 
 
@@ -240,6 +257,14 @@ HARMLESS: dict[str, tuple[str, Change]] = {
     "an attack whose length has another name": (
         "iterated",
         lambda e: M.add(M.run("apgd", M.APGD, 180, 150))(e),
+    ),
+    "an unbounded attack of the study misses a few": (
+        "unbounded",
+        lambda e: M.add(M.run("mine", M.NEAREST, 190, 150))(e),
+    ),
+    "the same attack in gray and white box": (
+        "threats",
+        lambda e: change("bim", also=frozenset({"white_box"}))(e),
     ),
     "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
@@ -313,7 +338,7 @@ def tied(evidence: Evidence) -> Evidence:
 
 #: What is left out, so that a check has nothing to judge.
 ABSENT: dict[str, tuple[str, Change]] = {
-    "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2")),
+    "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2", "unbounded 3")),
     "one size": ("monotone", M.without("bim wider")),
     "no single step": ("iterated", M.without("fgsm", "bim one step", "carried")),
     "not doubled": ("converged", M.without("bim doubled", "selective doubled", "selective restarts")),

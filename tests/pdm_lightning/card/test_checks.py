@@ -82,6 +82,12 @@ def test_no_evidence_is_no_verdict(which: str) -> None:
     assert check(Evidence({}, [], []), which).verdict == "NOT RUN"
 
 
+def test_what_pdml_check_does_not_help_is_said() -> None:
+    evidence = M.without("bim wider")(M.sound())
+    assert "pdml check runs what it needs" in check(evidence, "monotone").says
+    assert "no attack of this study" in check(replace(evidence, probed=True), "monotone").says
+
+
 def test_not_run_says_which() -> None:
     says = check(M.without("carried")(M.sound()), "threats").says
     assert "not compared: gray box >= black box;" in says
@@ -126,6 +132,21 @@ def test_a_white_box_that_is_lean_is_not_judged() -> None:
     evidence = change("selective", lean=True)(BROKEN["white box is weaker"][1](M.sound()))
     found = check(evidence, "threats")
     assert found.verdict == "NOT RUN" and "declared lean" in found.not_judged[0]
+
+
+def test_the_same_attacks_under_two_names_compare_nothing() -> None:
+    evidence = M.without("selective")(change("bim", also=frozenset({"white_box"}))(M.sound()))
+    found = check(evidence, "threats")
+    assert found.verdict == "NOT RUN" and "are those of who knows less" in found.not_judged[0]
+    worst = check(evidence, "counts").numbers["worst case over all attacks"]["by_model_and_threat"]
+    assert (worst["digits ce, white_box"], worst["digits ce, gray_box"]) == (0.9, 0.9)
+
+
+def test_a_plain_attack_of_the_white_box_counts_there() -> None:
+    """Without it the white box would be weaker than the gray one."""
+    weak = BROKEN["white box is weaker"][1](M.sound())
+    assert check(weak, "threats").verdict == "FAIL"
+    assert check(change("bim", also=frozenset({"white_box"}))(weak), "threats").verdict == "PASS"
 
 
 def test_numbers_of_the_threats() -> None:
