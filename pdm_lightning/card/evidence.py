@@ -62,8 +62,9 @@ class Run:
         The attack is declared lean.
     capped : str
         What the budget took from its iterations, or "".
-    candidates, expected : int
-        Test images tried; those among them that the model classifies correctly, counted anew: so many rows are due.
+    candidates, tried, expected : int
+        Test images tried, as recorded and by the settings; those among them that the model classifies correctly,
+        counted anew: so many rows are due.
     index : Tensor
         (N,) int64 test images attacked.
     fooled, success : Tensor
@@ -100,6 +101,7 @@ class Run:
     zero_gradients: Tensor
     passes: Tensor
     candidates: int
+    tried: int
     expected: int
     also: frozenset[str] = frozenset()
     of: str = ""

@@ -175,6 +175,7 @@ class _Gatherer:
             return None
         rows, counts = load_file(artifact.file("adversarial.safetensors")), artifact.json("craft.json")
         kept: dict[str, Any] = {key: rows[key] for key in _KEPT}
+        right = self.in_order(node)
         return Run(
             key=node.key,
             model=node.parents["train"].key,
@@ -184,15 +185,16 @@ class _Gatherer:
             role=role,
             fooled=rows["predicted"] != rows["y"],
             candidates=counts["candidates"],
-            expected=self.expected(node),
+            tried=len(right),
+            expected=int(right.sum()),
             needs=needs(attack),
             single_step=single_step(attack),
             length=tuple(lengths(attack)),
             **kept,
         )
 
-    def expected(self, node: Node) -> int:
-        """Images that the model classifies correctly among those tried, counted anew from its features."""
+    def in_order(self, node: Node) -> Tensor:
+        """(n,) bool: of the images that a crafting has to try, those that its model's features classify correctly."""
         parent = node.parents["features"]
         if parent.key not in self.right:
             artifact = self.opened(parent)
@@ -200,4 +202,4 @@ class _Gatherer:
             test = features.read(artifact)["test"]
             order = balanced_order(test.labels, TEST_ORDER_SEED)
             self.right[parent.key] = (test.predicted == test.labels)[order]
-        return int(self.right[parent.key][: node.spec["images"]].sum())
+        return self.right[parent.key][: node.spec["images"]]

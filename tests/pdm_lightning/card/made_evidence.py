@@ -77,6 +77,7 @@ def run(
         zero_gradients=torch.zeros(n, dtype=torch.int64),
         passes=torch.full((n,), 40),
         candidates=CANDIDATES,
+        tried=CANDIDATES,
         expected=n,
         watched={"KDE": watched(unflagged, n)} if unflagged is not None else {},
         facts=facts(fooled, n) if study else {},
@@ -138,7 +139,7 @@ def sound() -> Evidence:
         row("joint_success@0.05"),
         row("success_rate"),
         row("distortion", 0.1),
-        row("seconds"),
+        *(row(name, 2.0, None, ci_low=None) for name in ("seconds", "dbi", "p_minus:ce", "val_accuracy")),
     ]
     return Evidence({"m": model}, runs(), rows)
 

@@ -159,6 +159,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
     "outside the box": ("validity", facts("bim", outside_box=1), "1 of 200 images lie outside [0, 1]"),
     "outside the ball": ("validity", facts("bim", outside_ball=1), "1 of 200 images lie outside the radius"),
     "wrong claims": ("validity", facts("bim", claims_wrong=2), "2 of 200 recorded outcomes"),
+    "distances that are not those of the images": (
+        "validity",
+        facts("bim", recorded_distance_error=1e-4),
+        "recorded distances are off by up to 0.0001",
+    ),
     "fragile": (
         "validity",
         facts("bim", rounded={"fooled": 100, "n": 180}, rounded_directed={"fooled": 170, "n": 180}),
@@ -173,6 +178,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "disjoint",
         known_of(splits=M.SPLITS | {"shared_validation": 900}),
         "900 are validation images",
+    ),
+    "validation in train": (
+        "disjoint",
+        known_of(splits=M.SPLITS | {"validation_in_train": 11}),
+        "11 of 1000 validation images are training images",
     ),
     "too many alarms": (
         "disjoint",
@@ -200,6 +210,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "counts",
         M.change_rows(M.row("joint_success@0.01", n=49)),
         "1 rest on fewer than 50 images",
+    ),
+    "a rate of few that is no AUC": (
+        "counts",
+        M.change_rows(M.row("transfer_rate", n=12)),
+        "1 rest on fewer than 50 images (ce bim kde transfer_rate)",
+    ),
+    "a rate that nobody has thought of": (
+        "counts",
+        M.change_rows(M.row("joint_accuracy@0.05", ci_high=None), M.row("mine", ci_high=None)),
+        "2 have no interval (ce bim kde joint_accuracy@0.05)",
+    ),
+    "fewer tried than asked for": (
+        "counts",
+        change("bim", candidates=210),
+        "210 test images tried by its own account, 220 by its settings",
     ),
     "a distance alone": (
         "counts",
@@ -268,6 +293,11 @@ HARMLESS: dict[str, tuple[str, Change]] = {
     ),
     "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
+    "distances within rounding": ("validity", facts("bim", recorded_distance_error=3e-5)),
+    "one percent of the validation images": (
+        "disjoint",
+        known_of(splits=M.SPLITS | {"validation_in_train": 10}),
+    ),
     "one of a handful is lost": (
         "validity",
         facts("bim", rounded={"fooled": 1, "n": 2}, rounded_directed={"fooled": 0, "n": 2}),
