@@ -129,6 +129,16 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         facts("fgsm", noise={"fooled": 120, "n": 200}),
         "noise of the same size fools 120 of 200 images, the attack 120",
     ),
+    "no more than noise, where both do little": (
+        "noise",
+        lambda e: facts("fgsm", noise={"fooled": 2, "n": 200})(change("fgsm", fooled=first(1))(e)),
+        "fools 2 of 200 images, the attack 1: it is broken",
+    ),
+    "carries over no better than noise": (
+        "noise",
+        lambda e: facts("carried", noise={"fooled": 3, "n": 200})(change("carried", fooled=first(3))(e)),
+        "fools 3 of 200 images, the attack 3",
+    ),
     "zero gradients at clean images": (
         "gradients",
         known_of(gradients=M.GRADIENTS | {"zero": {"ce": 0.0, "margin": 0.125}}),
@@ -155,6 +165,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "gradients",
         change("bim margin", fooled=first(182)),
         "with the margin loss 2 of 200 images more fall",
+    ),
+    "a loss that saturates, in one step": (
+        "gradients",
+        lambda e: M.add(M.run("fgsm margin", M.FGSM, 122, role="margin", of="fgsm"))(e),
+        "2 of 200 images more fall to the same single step",
     ),
     "outside the box": ("validity", facts("bim", outside_box=1), "1 of 200 images lie outside [0, 1]"),
     "outside the ball": ("validity", facts("bim", outside_ball=1), "1 of 200 images lie outside the radius"),
@@ -250,6 +265,7 @@ SEEN_BY_OTHERS = {
     "constant detector": {"threats", "disjoint"},
     "implausible": {"selftest", "threats", "converged", "gradient_free"},
     "gray box is weaker": {"threats", "iterated"},
+    "carries over no better than noise": {"noise"},
     # it also changes nothing, or does less than noise: other checks see that
     "an unbounded attack that takes no gradient": {"unbounded", "noise"},
 }
@@ -292,6 +308,10 @@ HARMLESS: dict[str, tuple[str, Change]] = {
         lambda e: change("bim", also=frozenset({"white_box"}))(e),
     ),
     "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
+    "noise fools one by chance": (
+        "noise",
+        lambda e: facts("fgsm", noise={"fooled": 1, "n": 200})(change("fgsm", fooled=first(1))(e)),
+    ),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
     "distances within rounding": ("validity", facts("bim", recorded_distance_error=3e-5)),
     "one percent of the validation images": (

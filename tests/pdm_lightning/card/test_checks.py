@@ -161,6 +161,16 @@ def test_numbers_of_the_noise() -> None:
     assert numbers["auc"]["KDE"]["noise_against_clean"] == pytest.approx(0.5, abs=0.03)
 
 
+def test_what_does_not_carry_over_is_not_held_against_noise() -> None:
+    """One of 200 by a transferred attack, one of 200 by noise: the attack is weak there, not broken."""
+    evidence = PARTS["facts"]("carried", noise={"fooled": 1, "n": 200})(
+        change("carried", fooled=first(1))(M.sound())
+    )
+    found = check(evidence, "noise")
+    assert found.verdict == "PASS" and "transfer, carried: it carries over to 1 of 200" in found.not_judged[0]
+    assert found.says.startswith("3 comparisons") and len(found.numbers) == 4
+
+
 def test_worst_case_image_by_image() -> None:
     other = M.run("other", M.FGSM | {"eps": 0.1}, 0, 0)
     other = replace(other, fooled=~first(190))
