@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.stages import (
+    average,
     clean,
     compare,
     craft,
@@ -46,6 +47,7 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] =
     "selftest": selftest.build,
     "score": score.build,
     "compare": compare.build,
+    "average": average.build,
     "worst": worst.build,
 }
 
@@ -110,6 +112,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "detection.resampling",
         "pdm_lightning.matching",
         "pdm_lightning.stages.compare",
+    ),
+    "average": (
+        "detection.averages",
+        "detection.evaluate",
+        "detection.intervals",
+        "detection.resampling",
+        "pdm_lightning.stages.average",
     ),
     "worst": (
         "detection.joint",

@@ -16,6 +16,7 @@ from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
+from pdm_lightning.study import validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -183,12 +184,6 @@ def _detector(config: Config) -> None:
     _plain(config, "detector", "score", "detection.Detector", ("attack",))
     if config["detector"].get("attack") is not None:
         _attack(config, "detector.attack")
-    kept, wanted = config["features"]["train_per_class"], config["detector"].get("kernels_per_class", 0)
-    if wanted > kept:
-        raise ValueError(
-            f"detector.kernels_per_class={wanted}: only features.train_per_class={kept} training embeddings a class "
-            f"are kept: set detector.kernels_per_class={kept}, or features.train_per_class={wanted}"
-        )
 
 
 def _threat(config: Config) -> None:
@@ -278,6 +273,9 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _defense: ("defense",),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
-    _detector: ("detector", "features", "budget"),
+    _detector: ("detector", "budget"),
     _threat: ("threat",),
+    validate_detector.fitted_on: ("detector",),
+    validate_detector.layers: ("detector", "model", "threat"),
+    validate_detector.sizes: ("detector", "features", "data"),
 }

@@ -46,6 +46,7 @@ BORROWED = {
     "train": set(),
     "proxy": set(),
     "compare": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
+    "average": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
     "worst": {
         "detection.distortion",
         "detection.rates",
