@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,10 +29,17 @@ class Context:
         Where artifacts are.
     progress : bool
         Whether long work shows how far it is.
+
+    Attributes
+    ----------
+    watch : callable or None
+        Gets the node and the log's rows after each segment of a training but the last; what it raises ends the training,
+        whose checkpoint stays.
     """
 
     def __init__(self, store: Store, *, progress: bool = True) -> None:
         self.store, self.progress = store, progress
+        self.watch: Callable[[Node, Sequence[Mapping[str, float]]], None] | None = None
         self._data: dict[str, ImageData] = {}
         self._classifiers: dict[str, Classifier] = {}
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "load_classifier"]
 
+#: Sees the rows of a training's log so far.
+Watch = Callable[[Sequence[Mapping[str, float]]], None]
+
 
 def fit(
     dataset: ImageData,
@@ -43,6 +46,7 @@ def fit(
     loggers: Sequence[Any] = (),
     progress: bool = True,
     teacher: Classifier | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train a classifier on a data set and write it into a folder.
 
@@ -69,6 +73,9 @@ def fit(
     teacher
         Classifier that is distilled, for a defence with :class:`pdm_lightning.losses.Distillation`; it stays as it
         is. The spec has to tell one teacher from another: a training resumed with another one is not noticed.
+    watch
+        Sees all rows of the log after each segment but the last, when the checkpoint is saved; what it raises ends the
+        call.
 
     Returns
     -------
@@ -99,7 +106,7 @@ def fit(
         module = _module(classifier, spec, data.total_steps, teacher)
         what = "train" if teacher is None else "distil"
         with Progress(data.total_steps, what, enabled=progress, done=saved.get("step", 0)) as bar:
-            segments = Segments(checkpoint, own, data.segment, saved.get("seconds", 0.0), bar)
+            segments = Segments(checkpoint, own, data.segment, saved.get("seconds", 0.0), bar, watch)
             trainer = _trainer(where, data.segments, folder, loggers, segments)
             _run(trainer, module, data, checkpoint if saved else None)
     classifier.to(where)
@@ -128,12 +135,20 @@ class Segments(pl.Callback):
         Time that earlier calls took.
     bar
         Counts the steps.
+    watch
+        See `fit`.
     """
 
     def __init__(
-        self, checkpoint: Path, spec: dict[str, Any], segment: int, seconds: float, bar: Progress
+        self,
+        checkpoint: Path,
+        spec: dict[str, Any],
+        segment: int,
+        seconds: float,
+        bar: Progress,
+        watch: Watch | None = None,
     ) -> None:
-        self.checkpoint, self.spec, self.segment, self.bar = checkpoint, spec, segment, bar
+        self.checkpoint, self.spec, self.segment, self.bar, self.watch = checkpoint, spec, segment, bar, watch
         self._before, self._start = seconds, time.monotonic()
 
     def seconds(self) -> float:
@@ -158,6 +173,8 @@ class Segments(pl.Callback):
         sync(fresh)
         os.replace(fresh, self.checkpoint)
         write_text(self.checkpoint.parent.parent / "log.csv", history_csv(pl_module.history))
+        if self.watch is not None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.watch(pl_module.history)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what :func:`fit` needs to go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,4 +32,13 @@ def train(
     with tracking(
         node.runtime["logger"], output / "logs", node.key, node.spec, node.runtime["group"]
     ) as loggers:
-        fit(data, spec, folder, device=device, loggers=loggers, progress=context.progress, teacher=teacher)
+        fit(
+            data,
+            spec,
+            folder,
+            device=device,
+            loggers=loggers,
+            progress=context.progress,
+            teacher=teacher,
+            watch=None if context.watch is None else partial(context.watch, node),
+        )
