@@ -114,4 +114,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    return f"unknown command {word!r}{nearest(word, WORDS)} ({', '.join(COMMANDS)}, tune, completion; pdml --help explains)"
+    listed = ", ".join((*COMMANDS, "tune", "completion"))
+    return f"unknown command {word!r}{nearest(word, WORDS)} ({listed}; pdml --help explains)"

@@ -217,10 +217,10 @@ def finish(folder: Path, chosen: Tensor, counts: dict[str, int], attack: Attack)
 def read(artifact: Artifact) -> dict[str, Tensor]:
     """Tensors of a ``craft`` artifact, one row an attacked image.
 
-    Keys: ``index`` (into the set, see `choose`), ``x_adv``, ``success``, ``y``, ``predicted``, ``l2``, ``linf``, ``l0``,
-    ``passes``, ``embeddings``, ``logits``, ``target`` for a targeted attack, and, where a surrogate was attacked,
-    ``proxy_predicted``, its prediction; ``success`` is the attack's own, on the model that it attacked, all the
-    others are the target's.
+    Keys: ``index`` (into the set, see `choose`), ``x_adv``, ``success``, ``y``, ``predicted``, ``l2``, ``linf``,
+    ``l0``, ``passes``, ``embeddings``, ``logits``, ``target`` for a targeted attack, and, where a surrogate was
+    attacked, ``proxy_predicted``, its prediction; ``success`` is the attack's own, on the model that it attacked, all
+    the others are the target's.
     """
     tensors: dict[str, Tensor] = load_file(artifact.file("adversarial.safetensors"))
     return tensors

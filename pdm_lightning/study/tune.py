@@ -109,13 +109,10 @@ def _line(question: Question, trials: Trials, number: int, evaluation: Evaluatio
 def _best(
     question: Question, told: Sequence[tuple[int, dict[str, str], Evaluation]]
 ) -> tuple[int, float] | None:
-    best: tuple[int, float] | None = None
-    for number, _, evaluation in told:
-        value = evaluation.values.get(question.settings.objective)
-        if evaluation.state == "complete" and value is not None:
-            if best is None or question.settings.better(value.mean, best[1]):
-                best = number, value.mean
-    return best
+    complete = [(number, done.values) for number, _, done in told if done.state == "complete"]
+    values = [(number, found[question.settings.objective].mean) for number, found in complete]
+    sign = -1 if question.settings.direction == "maximize" else 1
+    return min(values, key=lambda one: sign * one[1], default=None)
 
 
 def _report(result: TuneResult, folder: Path) -> int:

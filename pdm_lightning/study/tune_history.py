@@ -1,7 +1,7 @@
 """The trials of a search on disk: Optuna's journal, shared by processes that ask for the next trial and tell of it.
 
 Whoever holds a trial's lease works on it. A trial whose holder has died is taken over where it stood, with the same
-values, and not begun anew under another number: so a search that was killed ends with the history of an undisturbed one.
+values, and not begun anew under another number: a search that was killed ends with the history of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pdm_lightning import lease
@@ -43,7 +43,8 @@ class Seeded(BaseSampler):
     """
 
     def __init__(self, space: Sequence[Parameter], settings: Settings) -> None:
-        self.space, self.settings = list(space), settings
+        # a grid is gone through in the same order, in whichever order its sides were typed
+        self.space, self.settings = sorted(space, key=lambda parameter: parameter.key), settings
 
     def _fresh(self, trial: FrozenTrial, *names: str) -> BaseSampler:
         seed = derive(self.settings.seed, "tune", trial.number, *names) % 2**32
@@ -117,8 +118,8 @@ class Trials:
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(
-                f"{path} cannot be read as a history of trials ({reason}): move it away, and type the same command: the "
-                "artifacts of its trials are in the store"
+                f"{path} cannot be read as a history of trials ({reason}): move it away, and type the same command: "
+                "the artifacts of its trials are in the store"
             ) from error
         self.leases = folder / "leases" / question.key
         self.distributions = {p.key: p.distribution() for p in question.space}
@@ -135,13 +136,13 @@ class Trials:
             storage=JournalStorage(JournalFileBackend(str(path))),
             sampler=Seeded(self.question.space, settings),
             pruner=pruner,
-            direction=settings.direction,
+            direction=StudyDirection[settings.direction.upper()],
             load_if_exists=True,
         )
 
     @contextmanager
     def claim(self) -> Iterator[Trial | None]:
-        """Hold a trial that needs work: one whose process has died, or, while there are fewer than asked for, a new one.
+        """Hold a trial that needs work: one whose process has died or, while fewer than asked for are there, a new one.
 
         Yields
         ------
@@ -174,9 +175,7 @@ class Trials:
         path = self.leases / f"{number}.json"
         if lease.is_held(path):
             return False
-        taken = held.enter_context(
-            lease.hold(path, f"trial {number}", ready=lambda: lease.is_held(path))
-        )
+        taken = held.enter_context(lease.hold(path, f"trial {number}", ready=lambda: lease.is_held(path)))
         return taken is not None
 
     def running(self) -> list[FrozenTrial]:
@@ -215,7 +214,9 @@ class Trials:
     def told(self) -> list[tuple[int, dict[str, str], Evaluation]]:
         """Number, point and outcome of each finished trial, in the order of the numbers."""
         finished = [
-            t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and _RECORD in t.user_attrs
+            t
+            for t in self.study.get_trials(deepcopy=False)
+            if t.state.is_finished() and _RECORD in t.user_attrs
         ]
         return [(t.number, self.chosen(t), from_json(t.user_attrs[_RECORD])) for t in finished]
 

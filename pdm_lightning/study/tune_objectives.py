@@ -79,10 +79,6 @@ class Settings:
         """Whether anything that is measured takes an attack."""
         return any(OBJECTIVES[name].attacked for name in self.measured)
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether the first of two values of the objective is better."""
-        return one > other if self.direction == "maximize" else one < other
-
 
 def read(config: Mapping[str, Any]) -> Settings:
     """Check the section ``tune`` and what it asks of the rest of the configuration.

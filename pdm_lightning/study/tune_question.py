@@ -36,21 +36,21 @@ class Question:
         The overrides with one value, as typed.
     space : tuple of Parameter
     settings : Settings
-    base : Cell
-        One point of the space: for what all points share.
+    corners : tuple of Cell
+        Points that stand for the space, see `tune_space.corners`; the first one for what all points share.
     loader : ConfigLoader
     """
 
     fixed: tuple[str, ...]
     space: tuple[Parameter, ...]
     settings: Settings
-    base: Cell
+    corners: tuple[Cell, ...]
     loader: ConfigLoader = field(repr=False, compare=False)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Configuration of the base cell."""
-        return self.base.config
+        """Configuration of one point of the space: what is fixed is so at all of them."""
+        return self.corners[0].config
 
     @property
     def trials(self) -> int:
@@ -121,19 +121,24 @@ def read(overrides: list[str], loader: ConfigLoader) -> Question:
     check_words(overrides, loader)
     fixed, space = split(overrides, loader)
     # an override inside a group is checked against an option that the search may choose
-    start = compose([*fixed, *(f"{p.key}={p.ends()[0]}" for p in space)], loader)
-    params = start.hydra.sweeper.get("params") or {}
+    known = {tuple(words := _at(fixed, corners(space)[:1])[0]): compose(words, loader)}
+    params = known[tuple(words)].hydra.sweeper.get("params") or {}
     fixed, space = joined({str(key): value for key, value in params.items()}, overrides, loader)
     if not space:
         raise ValueError(f"pdml tune needs something to search: write a value as {EXAMPLE}")
-    first = corners(space)[0]
-    words = [*fixed, *(f"{key}={value}" for key, value in first.items())]
-    base = resolve(compose(words, loader), words)
-    asked = objectives.read(base.config)
-    question = Question(tuple(fixed), tuple(space), asked, base, loader)
+    cells = []
+    for words in _at(fixed, corners(space)):
+        config = known.get(tuple(words))
+        cells.append(resolve(compose(words, loader) if config is None else config, words))
+    question = Question(tuple(fixed), tuple(space), objectives.read(cells[0].config), tuple(cells), loader)
     _check_space(question)
-    validate(question.cell(corner) for corner in corners(space))
+    validate(cells)
     return question
+
+
+def _at(fixed: list[str], points: list[dict[str, str]]) -> list[list[str]]:
+    """All overrides of each point; of none, those that are fixed."""
+    return [[*fixed, *(f"{key}={value}" for key, value in point.items())] for point in points or [{}]]
 
 
 def compose(words: list[str], loader: ConfigLoader) -> DictConfig:

@@ -78,10 +78,16 @@ def run_command(question: Question, chosen: dict[str, str]) -> str:
         for word in question.fixed
         if (key := place(word.partition("=")[0])) not in own and not key.startswith("tune.")
     ]
-    words = [*kept, *(f"{key}={value}" for key, value in chosen.items()), f"name={question.config['name']}_best"]
+    words = [
+        *kept,
+        *(f"{key}={value}" for key, value in chosen.items()),
+        f"name={question.config['name']}_best",
+    ]
     first, count = int(question.config["seed"]), question.settings.seeds
     if count > 1:
-        return shlex.join(["pdml", "run", "-m", *words, f"seed={','.join(str(first + k) for k in range(count))}"])
+        return shlex.join(
+            ["pdml", "run", "-m", *words, f"seed={','.join(str(first + k) for k in range(count))}"]
+        )
     return shlex.join(["pdml", "run", *words, *([f"seed={first}"] if first else [])])
 
 
@@ -100,12 +106,12 @@ def _notes(question: Question, result: TuneResult, running: int, stale: int) -> 
         notes.append("No trial has a value.")
     if settings.attacked:
         notes.append(
-            "AUCs: the attack works on one half of the validation images; the detector is fitted on training images, and "
-            "its bandwidth on the other half."
+            "AUCs: the attack works on one half of the validation images; the detector is fitted on training images, "
+            "and its bandwidth on the other half."
         )
     notes.append(
-        "The study that is run afterwards freezes its thresholds, and sets its bandwidth, on the same validation images: "
-        "its realised false-positive rate on test images stands in its report."
+        "The study that is run afterwards freezes its thresholds, and sets its bandwidth, on the same validation "
+        "images: its realised false-positive rate on test images stands in its report."
     )
     missing = question.trials - len(result.trials)
     if missing > 0:
@@ -133,6 +139,9 @@ def _settings(question: Question) -> dict[str, str]:
         "output": str(config["paths"]["output"]),
     }
     if settings.attacked:
-        names = {key: str(config[key].get("label") or config[key]["name"]) for key in ("attack", "threat", "detector")}
+        names = {
+            key: str(config[key].get("label") or config[key]["name"])
+            for key in ("attack", "threat", "detector")
+        }
         shown |= names
     return shown

@@ -167,7 +167,9 @@ def _parameter(override: Override, loader: ConfigLoader) -> Parameter:
     value, text = override.value(), override.get_value_string().strip()
     tags = set(getattr(value, "tags", ()))
     if tags - {"log"} or (tags and not isinstance(value, IntervalSweep)):
-        raise ValueError(f"{line}: the one tag is log, and goes with an interval: tag(log, interval(0.01, 1))")
+        raise ValueError(
+            f"{line}: the one tag is log, and goes with an interval: tag(log, interval(0.01, 1))"
+        )
     if isinstance(value, IntervalSweep):
         return _interval(override, value, key, text, loader)
     values = _values(override, value, loader)
@@ -202,7 +204,9 @@ def _values(override: Override, value: Any, loader: ConfigLoader) -> tuple[str, 
         except Exception as error:
             raise ValueError(f"{line}: {error}") from error
         if not 0 < len(numbers) <= _MOST:
-            raise ValueError(f"{line}: a range holds from 1 to {_MOST:,} values; interval(...) takes any number")
+            raise ValueError(
+                f"{line}: a range holds from 1 to {_MOST:,} values; interval(...) takes any number"
+            )
         # 0.3, where steps of 0.1 add up to 0.30000000000000004
         rounded = (float(f"{n:.12g}") if isinstance(n, float) else n for n in numbers)
         return tuple(str(number) for number in sorted(rounded))
@@ -212,5 +216,7 @@ def _values(override: Override, value: Any, loader: ConfigLoader) -> tuple[str, 
     elif isinstance(value, ChoiceSweep):
         listed = value.list
     if not listed or any(isinstance(item, Sweep) for item in listed):
-        raise ValueError(f"{line}: a list of values needed, as choice(0.1,0.3), or one interval(...) or range(...)")
+        raise ValueError(
+            f"{line}: a list of values needed, as choice(0.1,0.3), or one interval(...) or range(...)"
+        )
     return tuple(Transformer.str(item) for item in listed)

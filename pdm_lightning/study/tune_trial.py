@@ -16,7 +16,6 @@ from pdm_lightning.study.plan import Entry, Node, Plan, make_plan
 from pdm_lightning.study.specs import score_spec
 from pdm_lightning.study.tune_objectives import OBJECTIVES, Settings
 from pdm_lightning.study.tune_question import Question
-from pdm_lightning.study.tune_space import corners
 from pdm_lightning.threat import needs
 
 #: How a trial may end. Only a complete one has a value; ``failed`` is the one that nobody expects.
@@ -101,8 +100,7 @@ def check(question: Question, context: Context) -> None:
     PermissionError, FileNotFoundError, ValueError
         Where an attack is refused, or the data are not there.
     """
-    for point in corners(question.space):
-        cell = question.cell(point)
+    for cell in question.corners:
         preflight(Plan([Entry(cell, nodes(cell, question.settings))]), context)
 
 
@@ -132,7 +130,9 @@ def evaluate(question: Question, chosen: Mapping[str, str], context: Context, wa
         cell = question.cell(chosen, seed)
         own = nodes(cell, question.settings)
         done.trainings.append(own["train"].key)
-        done.state, done.reason = _training(cell, own, question.settings, context, watch if not seed else None, done)
+        done.state, done.reason = _training(
+            cell, own, question.settings, context, watch if not seed else None, done
+        )
         if done.state != "complete":
             break
         outcome = _execute(cell, own, context, done)
@@ -152,7 +152,12 @@ def evaluate(question: Question, chosen: Mapping[str, str], context: Context, wa
 
 
 def _training(
-    cell: Cell, own: dict[str, Node], settings: Settings, context: Context, watch: Watch | None, done: Evaluation
+    cell: Cell,
+    own: dict[str, Node],
+    settings: Settings,
+    context: Context,
+    watch: Watch | None,
+    done: Evaluation,
 ) -> tuple[str, str]:
     """Train, and judge the training by itself."""
 

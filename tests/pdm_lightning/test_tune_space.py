@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from hydra.core.config_loader import ConfigLoader
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pdm_lightning.cli import main
+from pdm_lightning.study import tune_question
 from pdm_lightning.study.tune_space import Parameter, corners, joined, size, split
-from pdm_lightning.study.words import config_loader
+from pdm_lightning.study.words import conf_dir, config_loader
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_search.py")))
 
@@ -58,7 +61,10 @@ def test_distributions(word: str, distribution: Any, loader: ConfigLoader) -> No
 @pytest.mark.parametrize(
     ("word", "values"),
     [
-        ("defense.q=range(0.1,0.5,0.1)", ["0.1", "0.2", "0.3", "0.4"]),  # without its end, as in Hydra; and no 0.30000000000000004
+        (
+            "defense.q=range(0.1,0.5,0.1)",
+            ["0.1", "0.2", "0.3", "0.4"],
+        ),  # without its end, as in Hydra; and no 0.30000000000000004
         ("budget.train.steps=range(5,1,-2)", ["3", "5"]),
         ("budget.train.steps=range(3)", ["0", "1", "2"]),
         ("optimizer.lr=float(range(1,4))", ["1.0", "2.0", "3.0"]),
@@ -75,7 +81,9 @@ def test_numbers_are_short_and_inside(loader: ConfigLoader) -> None:
     assert parameter.shown(0.123456789) == "0.1235"
     assert parameter.shown(0.987654321) == "0.987654321"  # 0.9877 would lie outside
     assert float(one("optimizer.lr=tag(log,interval(1e-6,1))", loader).shown(1.23456e-5)) == 1.235e-5
-    assert one("optimizer.lr=interval(1,20)", loader).shown(10.0) == "10.0"  # no whole number, wherever it falls
+    assert (
+        one("optimizer.lr=interval(1,20)", loader).shown(10.0) == "10.0"
+    )  # no whole number, wherever it falls
 
 
 def test_ends_are_what_is_checked_before(loader: ConfigLoader) -> None:
@@ -95,6 +103,14 @@ def test_the_command_line_takes_the_place_of_an_experiment_s_axis(loader: Config
     fixed, space = joined(params, ["defense.q=0.5", "optimizer.lr=interval(0.001,0.1)"], loader)
     assert fixed == ["defense=pdm", "defense.q=0.5"]
     assert [p.key for p in space] == ["defense.term.rvl.weight", "optimizer.lr"]
+
+
+def test_the_example_s_comments_can_be_typed(loader: ConfigLoader) -> None:
+    text = (conf_dir() / "experiment" / "tune_pdm.yaml").read_text()
+    commands = re.findall(r"^# pdml tune (.*?)(?:   .*)?$", text, flags=re.MULTILINE)
+    spaces = [{p.key for p in tune_question.read(shlex.split(words), loader).space} for words in commands]
+    weights = {"defense.term.rvl.weight", "defense.term.siamese.weight"}
+    assert spaces == [weights | {"defense.q"}] * 2 + [weights | {"optimizer.lr"}, weights | {"defense.q"}]
 
 
 # words beside a tiny search, and what the one line of the error has to say

@@ -13,11 +13,12 @@ from pdm_lightning.store import Store
 TINY = (
     "data=digits",
     "data.size=8",
+    "data.val_size=100",
     "model=resnet8",
     "model.widths=[4,4,8]",
     "budget=smoke",
     "budget.train.steps=12",
-    "budget.train.segment=4",
+    "budget.train.segment=6",
     "budget.train.batch_size=32",
     "trainer.threads=1",
     "trainer.device=cpu",
@@ -48,7 +49,8 @@ def told(output: Path, name: str = "tiny") -> dict[str, Any]:
 def history(output: Path) -> list[tuple[Any, ...]]:
     """The trials as a second run must repeat them: without times, and without what the store had already."""
     return [
-        (t["number"], t["params"], t["state"], t["reason"], t["values"], t["trainings"]) for t in told(output)["trials"]
+        (t["number"], t["params"], t["state"], t["reason"], t["values"], t["trainings"])
+        for t in told(output)["trials"]
     ]
 
 
