@@ -130,6 +130,7 @@ def _scale_x(ax: Axes, panel: Mapping[str, Any]) -> None:
     names = panel.get("x_names")
     if panel.get("x_log"):
         ax.set_xscale("log")
+        ax.tick_params(axis="x", which="minor", length=0)
     elif names and len(names) <= MANY_CLASSES:
         ax.set_xticks(range(len(names)), [_plain(str(name)) for name in names])
         ax.tick_params(axis="x", rotation=30 if max(map(len, names)) > 5 else 0)

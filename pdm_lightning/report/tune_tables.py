@@ -36,7 +36,8 @@ def _trials(result: TuneResult, most: int | None) -> Table:
     repeated = sum(trial.repeats is not None for trial in result.trials)
     notes = [f"Trial {t.number} {t.state}: {t.reason}" for t in shown if t.reason]
     if repeated:
-        notes.append(f"{repeated} trials repeat an earlier point: their results came from the store.")
+        verb, whose = ("trial repeats", "its") if repeated == 1 else ("trials repeat", "their")
+        notes.append(f"{repeated} {verb} an earlier point: {whose} results came from the store.")
     if len(shown) < len(result.trials):
         notes.append(f"{len(shown)} of {len(result.trials)} trials: all are in tune.csv.")
     return Table(
@@ -138,7 +139,7 @@ def _slice(
     searched: Searched, trials: Sequence[Trial], values: Sequence[float], label: str
 ) -> dict[str, Any]:
     typed = [trial.params[searched.key] for trial in trials]
-    panel: dict[str, Any] = {"title": searched.key, "x_label": searched.key, "y_label": label}
+    panel: dict[str, Any] = {"title": searched.key, "y_label": label}
     if searched.values:
         panel["x_names"] = list(searched.values)
         x = [float(searched.values.index(value)) for value in typed]

@@ -54,7 +54,7 @@ def _values(override: Override) -> tuple[str, ...]:
         return (str(override.input_line),)
     if not override.is_discrete_sweep():
         raise ValueError(
-            f"{override.input_line}: only lists, choice(), range() and glob() can be swept; pdml tune searches"
+            f"{override.input_line}: only lists, choice(), range() and glob() are swept; pdml tune takes intervals"
         )
     return tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 

@@ -50,9 +50,11 @@ class Seeded(BaseSampler):
         seed = derive(self.settings.seed, "tune", trial.number, *names) % 2**32
         if self.settings.sampler == "random":
             return RandomSampler(seed=seed)
-        return TPESampler(
-            seed=seed, n_startup_trials=self.settings.startup, multivariate=True, constant_liar=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # older versions call these two arguments experimental
+            return TPESampler(
+                seed=seed, n_startup_trials=self.settings.startup, multivariate=True, constant_liar=True
+            )
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What is drawn together."""
