@@ -18,6 +18,7 @@ Usage
   pdml check [overrides]       run, with the attacks that the evaluation card asks for; fails where a check fails
                                (--strict: also where one could not be run)
   pdml tune [overrides]        search hyper-parameters on validation images: key=interval(...), choice(...), range(...)
+  pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group
   pdml --version
@@ -39,7 +40,7 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "tune", "completion", "--help", "--version")
+WORDS = (*COMMANDS, "tune", "wandb", "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +91,7 @@ def _dispatch(words: list[str]) -> int:
         # only now, because PyTorch takes seconds to import
         from pdm_lightning.study.commands import perform
 
-        return perform(command, rest, cells, strict=strict)
+        return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version" or command in (*COMMANDS, "tune"):
@@ -101,6 +102,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
+    elif command == "wandb":
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.wandb_commands import wandb
+
+        return wandb(rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
@@ -114,5 +120,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    listed = ", ".join((*COMMANDS, "tune", "completion"))
-    return f"unknown command {word!r}{nearest(word, WORDS)} ({listed}; pdml --help explains)"
+    known = ", ".join((*COMMANDS, "tune", "wandb", "completion"))
+    return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.train import fit
-from pdm_lightning.tracking import tracking
+from pdm_lightning.tracking import axis_tags, tracking
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -29,8 +29,16 @@ def train(
     spec = spec | {"train": spec["train"] | {"segment": node.runtime["segment"]}}
     output = Path(node.runtime["paths"]["output"])
     device = str(context.device(node))
+    axes = node.runtime.get("axes", {})
+    config = {**axes, "key": node.key, "settings": node.spec}
     with tracking(
-        node.runtime["logger"], output / "logs", node.key, node.spec, node.runtime["group"]
+        node.runtime["logger"],
+        output / "logs",
+        node.key,
+        config,
+        node.runtime["group"],
+        name=node.title,
+        tags=axis_tags(axes),
     ) as loggers:
         fit(
             data,

@@ -17,6 +17,7 @@ from pdm_lightning.manifest import canonical
 from pdm_lightning.study import tune_objectives as objectives
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
+from pdm_lightning.study.launching import HERE
 from pdm_lightning.study.specs import data_spec, settings
 from pdm_lightning.study.tune_objectives import Settings
 from pdm_lightning.study.tune_space import Parameter, corners, joined, place, size, split
@@ -122,7 +123,13 @@ def read(overrides: list[str], loader: ConfigLoader) -> Question:
     fixed, space = split(overrides, loader)
     # an override inside a group is checked against an option that the search may choose
     known = {tuple(words := _at(fixed, corners(space)[:1])[0]): compose(words, loader)}
-    params = known[tuple(words)].hydra.sweeper.get("params") or {}
+    asked = known[tuple(words)].hydra
+    if asked.launcher._target_ != HERE:
+        raise ValueError(
+            "hydra/launcher: pdml tune works in its own process: type the same command in several processes, or jobs, and "
+            "they share the trials"
+        )
+    params = asked.sweeper.get("params") or {}
     fixed, space = joined({str(key): value for key, value in params.items()}, overrides, loader)
     if not space:
         raise ValueError(f"pdml tune needs something to search: write a value as {EXAMPLE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,8 +33,8 @@ from pdm_lightning.study.checks import (
     words,
 )
 from pdm_lightning.study.probes import RUNS
+from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
-from pdm_lightning.tracking import MODES, wandb_mode
 
 Config = dict[str, Any]
 
@@ -106,16 +105,6 @@ def _places(config: Config) -> None:
 def _trainer(config: Config) -> None:
     pick_device(shown(at(config, "trainer.device")))
     number(config, "trainer.threads", 1, optional=True)
-
-
-def _logger(config: Config) -> None:
-    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
-    choice(config, "logger.mode", MODES)
-    name = config["logger"]["name"]
-    if name != "csv" and importlib.util.find_spec(name) is None:
-        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
-    if name == "wandb":
-        wandb_mode(config["logger"]["mode"])
 
 
 def _budget(config: Config) -> None:
@@ -287,7 +276,7 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _report: ("report", "name"),
     _places: ("paths", "store"),
     _trainer: ("trainer",),
-    _logger: ("logger",),
+    check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
     _model: ("model",),

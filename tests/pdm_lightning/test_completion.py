@@ -19,7 +19,9 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "tune", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "tune", "wandb", "completion"]),
+        ("pdml wandb ", ["sweep", "dashboard"]),
+        ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),
         ("pdml t", ["tune"]),
         ("pdml tune tune.obj", ["tune.objective="]),

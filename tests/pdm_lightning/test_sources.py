@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 #: Code that decides where and how things are kept or shown, not what they are.
 PLUMBING = {
     "pdm_lightning",
+    "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
     "pdm_lightning.lease",

@@ -147,6 +147,7 @@ WRONG = [
     ("tune.sampler=cmaes", "tune.sampler=cmaes: use tpe, random or grid"),
     ("tune.sampler=grid", "has no last value: list some with choice(...) or range(...)"),
     ("tune.pruning=median", "it needs tune.objective=val_accuracy"),
+    ("hydra/launcher=local", "hydra/launcher: pdml tune works in its own process: type the same command in several"),
     ("tune.trails=3", "unknown option 'tune.trails': did you mean 'tune.trials'?"),
 ]  # fmt: skip
 
