@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": "show what a run would compute",
     "check": "run what is missing and judge it by the evaluation card",
     "report": "write the report from what is stored",
+    "tune": "search hyper-parameters on validation images",
     "wandb": "write a sweep for W&B's agents, or the project's dashboard",
     "completion": "print the completion script of a shell",
 }

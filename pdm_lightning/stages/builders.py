@@ -21,6 +21,7 @@ from pdm_lightning.stages import (
     splits,
     training,
     tsne,
+    validation,
     validity,
     worst,
 )
@@ -49,6 +50,10 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] =
     "compare": compare.build,
     "average": average.build,
     "worst": worst.build,
+    "val_clean": validation.clean,
+    "val_detector": validation.fit,
+    "val_craft": craft.build,
+    "val_score": validation.score,
 }
 
 _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
@@ -83,9 +88,16 @@ _CRAFT = (
     "pdm_lightning.stages.clean",
     "pdm_lightning.stages.detector",
     "pdm_lightning.stages.engine",
+    "pdm_lightning.stages.halves",
     "pdm_lightning.stages.hands",
     "pdm_lightning.stages.shards",
     "pdm_lightning.stages.craft",
+)
+_VALIDATE = (
+    *_SEE,
+    "pdm_lightning.stages.detector",
+    "pdm_lightning.stages.halves",
+    "pdm_lightning.stages.validation",
 )
 #: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -127,6 +139,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.stages.score",
         "pdm_lightning.stages.worst",
     ),
+    "val_clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.validation"),
+    "val_detector": _VALIDATE,
+    "val_craft": _CRAFT,
+    "val_score": _VALIDATE,
 }
 # Packages whose code is told by their own version, not by ours.
 _LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}

@@ -34,10 +34,17 @@ class Context:
         Where artifacts are.
     progress : bool
         Whether long work shows how far it is.
+
+    Attributes
+    ----------
+    watch : callable or None
+        Gets the node and the log's rows after each segment of a training on one device, but the last; what it raises ends the
+        training, whose checkpoint stays.
     """
 
     def __init__(self, store: Store, *, progress: bool = True) -> None:
         self.store, self.progress = store, progress
+        self.watch: Callable[[Node, Sequence[Mapping[str, float]]], None] | None = None
         self._data: dict[str, ImageData] = {}
         self._classifiers: dict[str, Classifier] = {}
         self._held: list[int] = []

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["fit", "load_classifier"]
 
 Show = Callable[..., object]
+#: Sees the rows of a training's log so far.
+Watch = Callable[[Sequence[Mapping[str, float]]], None]
 
 
 def fit(
@@ -43,6 +45,7 @@ def fit(
     loggers: Sequence[Any] = (),
     progress: bool = True,
     teacher: Classifier | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train a classifier on a data set and write it into a folder.
 
@@ -69,6 +72,9 @@ def fit(
     teacher
         Classifier that is distilled, for a defence with :class:`pdm_lightning.losses.Distillation`; it stays as it
         is. The spec has to tell one teacher from another: a training resumed with another one is not noticed.
+    watch
+        Sees all rows of the log after each segment but the last, when the checkpoint is saved; what it raises ends the
+        call.
 
     Returns
     -------
@@ -89,7 +95,7 @@ def fit(
     if begun.result is not None:
         return begun.result
     with Progress(begun.steps, what(teacher), enabled=progress, done=begun.done) as bar:
-        result = proceed(dataset, begun, [pick_device(device)], ALONE, loggers, bar.update, teacher)
+        result = proceed(dataset, begun, [pick_device(device)], ALONE, loggers, bar.update, teacher, watch)
     assert result is not None
     return result
 
@@ -107,6 +113,7 @@ def proceed(
     loggers: Sequence[Any],
     show: Show,
     teacher: Classifier | None,
+    watch: Watch | None = None,
 ) -> dict[str, Any] | None:
     """Train from where it stands, alone or as one of several processes that have met before.
 
@@ -120,6 +127,8 @@ def proceed(
         Which of them this process is.
     show
         Takes the number of steps that were done and, by name, what else there is to show.
+    teacher, watch
+        See `fit`.
 
     Returns
     -------
@@ -134,7 +143,7 @@ def proceed(
         if replica.count > 1:
             join_norms(classifier, where)
         module = _module(classifier, spec, data.total_steps, teacher, replica)
-        segments = Segments(begun, data.segment, show, first=replica.rank == 0)
+        segments = Segments(begun, data.segment, show, first=replica.rank == 0, watch=watch)
         trainer = make_trainer(places, replica, data.segments, begun.folder, loggers, segments)
         run_trainer(trainer, module, data, begun.checkpoint if begun.saved else None)
     if replica.count > 1:
@@ -168,10 +177,14 @@ class Segments(pl.Callback):
         Takes the number of steps that were done and, by name, what else there is to show.
     first
         Whether this process writes the files: of several, the first alone does.
+    watch
+        See `fit`.
     """
 
-    def __init__(self, begun: Begun, segment: int, show: Show, *, first: bool = True) -> None:
-        self.begun, self.segment, self.show, self.first = begun, segment, show, first
+    def __init__(
+        self, begun: Begun, segment: int, show: Show, *, first: bool = True, watch: Watch | None = None
+    ) -> None:
+        self.begun, self.segment, self.show, self.first, self.watch = begun, segment, show, first, watch
         self._before, self._start = float(begun.saved.get("seconds", 0.0)), time.monotonic()
 
     def seconds(self) -> float:
@@ -199,6 +212,8 @@ class Segments(pl.Callback):
         sync(fresh)
         os.replace(fresh, checkpoint)
         write_text(self.begun.folder / "log.csv", history_csv(pl_module.history))
+        if self.watch is not None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.watch(pl_module.history)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what :func:`fit` needs to go on."""

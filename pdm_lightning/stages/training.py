@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,4 +48,5 @@ def train(
             loggers=loggers,
             progress=context.progress,
             teacher=taught_by,
+            watch=None if context.watch is None else partial(context.watch, node),
         )

@@ -17,7 +17,7 @@ from pdm_lightning.study.plan import Node, Plan, ancestry
 
 log = logging.getLogger(__name__)
 
-ON_CPU = {"clean", "tsne", "splits", "selftest", "score", "compare", "worst"}
+ON_CPU = {"clean", "val_clean", "tsne", "splits", "selftest", "score", "val_score", "compare", "worst"}
 """Kinds that no device is leased for."""
 
 

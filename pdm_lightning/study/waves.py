@@ -10,13 +10,13 @@ from pdm_lightning.study.plan import Node
 KINDS = (
     ("train",),
     ("proxy",),
-    ("features", "clean", "tsne", "splits", "gradients", "examples", "detector"),
-    ("craft", "validity", "noise", "alarms", "selftest"),
-    ("score",),
+    ("features", "clean", "val_clean", "tsne", "splits", "gradients", "examples", "detector", "val_detector"),
+    ("craft", "val_craft", "validity", "noise", "alarms", "selftest"),
+    ("score", "val_score"),
     ("compare", "worst"),
 )
 """Kinds of nodes by wave."""
-SHORT = {"score", "compare", "worst"}
+SHORT = {"score", "val_score", "compare", "worst"}
 """Kinds that take seconds: many of them make one job."""
 
 

@@ -57,6 +57,18 @@ BORROWED = {
         "pdm_lightning.stages.sight",
     },
     "features": {"pdm_lightning.losses", "detection"},
+    "val_clean": {
+        "pdm_lightning.losses",
+        "pdm_lightning.stages.context",
+        "pdm_lightning.stages.craft",
+        "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.features",
+        "pdm_lightning.stages.halves",
+        "pdm_lightning.stages.sight",
+    },
+    "val_detector": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "val_craft": {"pdm_lightning.losses"},
+    "val_score": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
 }
 
 
