@@ -126,8 +126,8 @@ def read(overrides: list[str], loader: ConfigLoader) -> Question:
     asked = known[tuple(words)].hydra
     if asked.launcher._target_ != HERE:
         raise ValueError(
-            "hydra/launcher: pdml tune works in its own process: type the same command in several processes, or jobs, and "
-            "they share the trials"
+            "hydra/launcher: pdml tune works in its own process: type the same command in several processes, or jobs, "
+            "and they share the trials"
         )
     params = asked.sweeper.get("params") or {}
     fixed, space = joined({str(key): value for key, value in params.items()}, overrides, loader)
