@@ -40,6 +40,36 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
+def several(first: torch.device, count: int, key: str) -> list[torch.device]:
+    """A device for each of `count` processes: GPUs from `first` on, or the CPU for all.
+
+    Parameters
+    ----------
+    key : str
+        The override that asks for so many, for the error.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer GPUs.
+    """
+    if first.type != "cuda":
+        return [first] * count
+    start, present = first.index or 0, torch.cuda.device_count()
+    if start + count > present:
+        raise ValueError(
+            f"{key}={count}: PyTorch sees {present} GPUs here, from cuda:{start} on {present - start}: "
+            f"use {key}={present - start}"
+        )
+    return [torch.device("cuda", start + rank) for rank in range(count)]
+
+
+def share_of_threads(device: torch.device, count: int) -> int:
+    """CPU threads of each of `count` processes: a part of this one's where the CPU computes."""
+    threads = torch.get_num_threads()
+    return max(1, threads // count) if device.type == "cpu" else threads
+
+
 def set_threads(n: int | None) -> int:
     """Have PyTorch compute on `n` CPU threads (None: leave it as it is); return the number in force.
 

@@ -44,7 +44,12 @@ BUILDERS: dict[str, Build] = {
     "selftest": _later("selftest"),
     "score": _later("score"),
     "compare": _later("compare"),
+    "average": _later("average"),
     "worst": _later("worst"),
+    "val_clean": _later("validation", "clean"),
+    "val_detector": _later("validation", "fit"),
+    "val_craft": _later("craft"),
+    "val_score": _later("validation", "score"),
 }
 
 _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
@@ -59,8 +64,13 @@ _TRAIN = (
     *_EMBED,
     "pdm_lightning.losses",
     "pdm_lightning.lit",
+    "pdm_lightning.norm",
     "pdm_lightning.optimization",
+    "pdm_lightning.replicas",
+    "pdm_lightning.stages.begun",
+    "pdm_lightning.stages.ddp",
     "pdm_lightning.stages.train",
+    "pdm_lightning.stages.trainer",
     "pdm_lightning.stages.training",
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
@@ -74,9 +84,16 @@ _CRAFT = (
     "pdm_lightning.stages.clean",
     "pdm_lightning.stages.detector",
     "pdm_lightning.stages.engine",
+    "pdm_lightning.stages.halves",
     "pdm_lightning.stages.hands",
     "pdm_lightning.stages.shards",
     "pdm_lightning.stages.craft",
+)
+_VALIDATE = (
+    *_SEE,
+    "pdm_lightning.stages.detector",
+    "pdm_lightning.stages.halves",
+    "pdm_lightning.stages.validation",
 )
 #: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -104,6 +121,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.matching",
         "pdm_lightning.stages.compare",
     ),
+    "average": (
+        "detection.averages",
+        "detection.evaluate",
+        "detection.intervals",
+        "detection.resampling",
+        "pdm_lightning.stages.average",
+    ),
     "worst": (
         "detection.joint",
         "detection.intervals",
@@ -111,6 +135,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.stages.score",
         "pdm_lightning.stages.worst",
     ),
+    "val_clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.validation"),
+    "val_detector": _VALIDATE,
+    "val_craft": _CRAFT,
+    "val_score": _VALIDATE,
 }
 # Packages whose code is told by their own version, not by ours.
 _LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}

@@ -31,21 +31,23 @@ class Axis:
 def parse_axes(params: list[str], arguments: list[str], loader: Any) -> list[Axis]:
     """Axes of an experiment and of the command line; where both name one, the command line's counts."""
     parser = OverridesParser.create(config_loader=loader)
-    axes: dict[str, Axis] = {}
-    for override in parser.parse_overrides(params) + parser.parse_overrides(arguments):
-        key = override.get_key_element().lstrip("+~")
+    given = parser.parse_overrides(params) + parser.parse_overrides(arguments)
+    axes = []
+    for key, override in {one.get_key_element().lstrip("+~"): one for one in given}.items():
         group = bool(loader.get_group_options(override.key_or_group))
         # glob(*) also finds the files that are only parts of options
         values = tuple(value for value in _values(override) if not (group and "=_" in value))
-        axes[key] = Axis(key, values, group)
-    return list(axes.values())
+        axes.append(Axis(key, values, group))
+    return axes
 
 
 def _values(override: Override) -> tuple[str, ...]:
     if not override.is_sweep_override():
         return (str(override.input_line),)
     if not override.is_discrete_sweep():
-        raise ValueError(f"{override.input_line}: only lists, choice(), range() and glob() can be swept here")
+        raise ValueError(
+            f"{override.input_line}: only lists, choice(), range() and glob() are swept; pdml tune takes intervals"
+        )
     return tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 

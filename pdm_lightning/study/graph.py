@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pdm_lightning.store import artifact_key
+from pdm_lightning.study.averages import Average
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.compare import Comparison
 from pdm_lightning.study.probes import CardPlan
@@ -18,18 +19,23 @@ WAVES = (
     "proxy",
     "features",
     "clean",
+    "val_clean",
     "tsne",
     "splits",
     "gradients",
     "examples",
     "detector",
+    "val_detector",
     "craft",
+    "val_craft",
     "validity",
     "noise",
     "alarms",
     "selftest",
     "score",
+    "val_score",
     "compare",
+    "average",
     "worst",
 )
 
@@ -124,12 +130,14 @@ class Plan:
     worst: list[Worst] = field(default_factory=list)
     card: CardPlan = field(default_factory=CardPlan)
     compared: list[Comparison] = field(default_factory=list)
+    averaged: list[Average] = field(default_factory=list)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
         asked = [node for entry in self.entries for node in entry.nodes.values()]
         asked += [*(worst.node for worst in self.worst), *self.card.nodes, *(c.node for c in self.compared)]
+        asked += [one.node for one in self.averaged]
         unique: dict[str, Node] = {}
         for node in asked:
             _gather(node, unique)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pdm_lightning.manifest import canonical, key_of
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.study import specs
+from pdm_lightning.study.averages import averages
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.compare import comparisons
 from pdm_lightning.study.graph import WAVES, Entry, Node, Plan, Worst, ancestry
@@ -40,7 +41,8 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
     card, compared = plan_card(entries, planner.node), comparisons(entries, planner.node)
-    return Plan(entries, list(planner.worst(entries)), card, compared)
+    averaged = averages(entries, planner.node)
+    return Plan(entries, list(planner.worst(entries)), card, compared, averaged)
 
 
 def _check_names(entries: list[Entry]) -> None:
@@ -99,17 +101,18 @@ class _Planner:
 
     def entry(self, cell: Cell) -> Entry:
         config = cell.config
-        names = [cell.name(group) for group in ("data", "model", "defense")]
-        parts = (*names, *(config[part] for part in _MODEL))
+        names = {group: cell.name(group) for group in ("data", "model", "defense")}
+        parts = (*names.values(), *(config[part] for part in _MODEL))
         model = self.once("model", parts, lambda: self.model(config, names))
         if config["attack"]["name"] == "none":
             return Entry(cell, dict(model.nodes))
         return self.attacked(cell, model)
 
-    def model(self, config: dict[str, Any], names: list[str]) -> _Model:
-        title = " ".join([*names, f"seed={config['seed']}"])
+    def model(self, config: dict[str, Any], names: dict[str, str]) -> _Model:
+        title = " ".join([*names.values(), f"seed={config['seed']}"])
         runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
-        train = self.node("train", specs.train_spec(config, self.prints), title, runtime | _training(config))
+        spec = specs.train_spec(config, self.prints)
+        train = self.node("train", spec, title, runtime | _training(config, names))
         features = self.node("features", specs.features_spec(config), title, runtime, train=train)
         nodes = {"train": train, "features": features}
         nodes["clean"] = self.node("clean", {}, title, {}, features=features)
@@ -172,8 +175,9 @@ class _Planner:
         kind = surrogate_of(threat)
         if not kind:
             return {}
-        runtime = target.runtime | _training(config)
+        named = {"data": cell.name("data"), "model": cell.name("model"), "defense": kind}
         if kind == "proxy":
+            runtime = target.runtime | _training(config, named | {"model": threat["proxy"]["model"]["name"]})
             spec, title = specs.proxy_spec(config, self.prints), f"proxy of {target.title}"
             model = self.node("proxy", spec, title, runtime, train=target.nodes["train"])
         else:
@@ -181,8 +185,10 @@ class _Planner:
                 "defense": threat["own"]["defense"],
                 "seed": config["seed"] + threat["own"]["seed"],
             }
-            named = [cell.name("data"), cell.name("model"), own["defense"]["name"], f"seed={own['seed']}"]
-            model = self.node("train", specs.train_spec(own, self.prints), " ".join(named), runtime)
+            named["defense"] = own["defense"]["name"]
+            runtime = target.runtime | _training(own, named)
+            title = " ".join([*named.values(), f"seed={own['seed']}"])
+            model = self.node("train", specs.train_spec(own, self.prints), title, runtime)
         features = self.node("features", specs.features_spec(config), model.title, runtime, train=model)
         return {"surrogate": model, "surrogate_features": features}
 
@@ -214,10 +220,11 @@ def _craft_spec(config: dict[str, Any]) -> tuple[dict[str, Any], str, bool]:
     return spec | ({"aim": specs.aim_spec(config)} if watches else {}), note, watches
 
 
-def _training(config: dict[str, Any]) -> dict[str, Any]:
-    """What a training, of whichever kind, needs to know and its outcome does not depend on."""
+def _training(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """What a training, of whichever kind, needs to know and its outcome does not depend on; `names` show it."""
     return {
         "logger": config["logger"],
         "group": config["name"],
         "segment": config["budget"]["train"]["segment"],
+        "axes": names | {"budget": config["budget"]["name"], "seed": config["seed"]},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
-from pdm_lightning.devices import pick_device
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
+from pdm_lightning.study import validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -31,11 +30,12 @@ from pdm_lightning.study.checks import (
     number,
     shown,
     text,
+    trainer,
     words,
 )
 from pdm_lightning.study.probes import RUNS
+from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
-from pdm_lightning.tracking import MODES, wandb_mode
 
 Config = dict[str, Any]
 
@@ -101,21 +101,6 @@ def _places(config: Config) -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"paths.output={output}: that is a file: name a folder")
     choice(config, "store.on_stale", ON_STALE)
-
-
-def _trainer(config: Config) -> None:
-    pick_device(shown(at(config, "trainer.device")))
-    number(config, "trainer.threads", 1, optional=True)
-
-
-def _logger(config: Config) -> None:
-    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
-    choice(config, "logger.mode", MODES)
-    name = config["logger"]["name"]
-    if name != "csv" and importlib.util.find_spec(name) is None:
-        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
-    if name == "wandb":
-        wandb_mode(config["logger"]["mode"])
 
 
 def _budget(config: Config) -> None:
@@ -199,12 +184,6 @@ def _detector(config: Config) -> None:
     _plain(config, "detector", "score", "detection.Detector", ("attack",))
     if config["detector"].get("attack") is not None:
         _attack(config, "detector.attack")
-    kept, wanted = config["features"]["train_per_class"], config["detector"].get("kernels_per_class", 0)
-    if wanted > kept:
-        raise ValueError(
-            f"detector.kernels_per_class={wanted}: only features.train_per_class={kept} training embeddings a class "
-            f"are kept: set detector.kernels_per_class={kept}, or features.train_per_class={wanted}"
-        )
 
 
 def _threat(config: Config) -> None:
@@ -286,14 +265,17 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
-    _trainer: ("trainer",),
-    _logger: ("logger",),
+    check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
+    trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
-    _detector: ("detector", "features", "budget"),
+    _detector: ("detector", "budget"),
     _threat: ("threat",),
+    validate_detector.fitted_on: ("detector",),
+    validate_detector.layers: ("detector", "model", "threat"),
+    validate_detector.sizes: ("detector", "features", "data"),
 }

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 from pdm_lightning.study.ask import ask
-from pdm_lightning.study.axes import expand
+from pdm_lightning.study.axes import expand, parse_axes
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.words import CONFIG, config_loader, options
 
@@ -63,6 +63,15 @@ LARGE = {
     "defense.term.rvl.weight": ["0.1", "1"],
     "seed": ["0", "1"],
 }
+
+
+def test_an_axis_that_the_command_line_replaces_is_not_read() -> None:
+    """An interval of an experiment is searched by `pdml tune`; a command that names its key sweeps it all the same."""
+    loader = config_loader()
+    axes = parse_axes(["defense.q=interval(0,1)", "defense=ce,pdm"], ["defense.q=0.1,0.2"], loader)
+    assert [axis.words for axis in axes] == [("0.1", "0.2"), ("ce", "pdm")]
+    with pytest.raises(ValueError, match=r"defense.q=interval\(0,1\): only lists"):
+        parse_axes(["defense.q=interval(0,1)"], [], loader)
 
 
 def test_cells_equal_full_composes(compose: Counting) -> None:

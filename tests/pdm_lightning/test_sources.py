@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 #: Code that decides where and how things are kept or shown, not what they are.
 PLUMBING = {
     "pdm_lightning",
+    "pdm_lightning.crew",
+    "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
     "pdm_lightning.lease",
@@ -24,6 +26,7 @@ PLUMBING = {
     "pdm_lightning.progress",
     "pdm_lightning.stages",
     "pdm_lightning.stages.instantiate",
+    "pdm_lightning.stages.logged",
     "pdm_lightning.store",
     "pdm_lightning.tracking",
     "pdm_lightning.study.plan",
@@ -45,6 +48,7 @@ BORROWED = {
     "train": set(),
     "proxy": set(),
     "compare": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
+    "average": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
     "worst": {
         "detection.distortion",
         "detection.rates",
@@ -55,6 +59,18 @@ BORROWED = {
         "pdm_lightning.stages.sight",
     },
     "features": {"pdm_lightning.losses", "detection"},
+    "val_clean": {
+        "pdm_lightning.losses",
+        "pdm_lightning.stages.context",
+        "pdm_lightning.stages.craft",
+        "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.features",
+        "pdm_lightning.stages.halves",
+        "pdm_lightning.stages.sight",
+    },
+    "val_detector": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "val_craft": {"pdm_lightning.losses"},
+    "val_score": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
 }
 
 
