@@ -121,7 +121,9 @@ class _Meter:
     def training(self, node: Node, found: Sizes) -> Cost:
         steps, images = steps_of(node.spec, found.train)
         seconds = self.seconds(node, node, found, {"batch": images})
-        return Cost(steps * images, steps * images * seconds, "training")
+        gpus = self.context.device(node).type == "cuda"
+        shared = int(node.runtime["trainer"].get("devices", 1)) if gpus else 1
+        return Cost(steps * images, steps * images * seconds / shared, "training")
 
     def sizes(self, node: Node) -> Sizes | None:
         data: dict[str, Any] = node.runtime["data"]

@@ -89,13 +89,13 @@ def test_images_of_a_training_by_hand(tmp_path: Path, measured: list) -> None:
 )
 def test_steps_are_those_of_a_training(defense: str, train: dict, tmp_path: Path) -> None:
     """The count that is told is the one that the training makes."""
-    from pdm_lightning.stages.train import _data_module
+    from pdm_lightning.stages.begun import batches
 
     made, context = plan(tmp_path, "attack=none", f"defense={defense}")
     node = next(node for node in made if node.kind == "train")
     spec = node.spec | {"train": {"epochs": None, "batch_size": 96, **train}}
     data = context.data(node)
-    module = _data_module(data, spec, None)
+    module = batches(data, spec)
     steps, images = steps_of(spec, len(data.train[1]))
     assert steps == module.total_steps
     assert images == 96 * (2 if defense == "pdm" else 1)
