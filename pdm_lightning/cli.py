@@ -17,6 +17,7 @@ Usage
   pdml report [overrides]      write the report of the same command from what is stored, computing nothing
   pdml check [overrides]       run, with the attacks that the evaluation card asks for; fails where a check fails
                                (--strict: also where one could not be run)
+  pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group
   pdml --version
@@ -37,7 +38,7 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "completion", "--help", "--version")
+WORDS = (*COMMANDS, "wandb", "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +84,7 @@ def _dispatch(words: list[str]) -> int:
         # only now, because PyTorch takes seconds to import
         from pdm_lightning.study.commands import perform
 
-        return perform(command, rest, cells, strict=strict)
+        return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version" or command in COMMANDS:
@@ -94,6 +95,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
+    elif command == "wandb":
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.wandb_commands import wandb
+
+        return wandb(rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
@@ -107,4 +113,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    return f"unknown command {word!r}{nearest(word, WORDS)} ({', '.join(COMMANDS)}, completion; pdml --help explains)"
+    known = ", ".join((*COMMANDS, "wandb", "completion"))
+    return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

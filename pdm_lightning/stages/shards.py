@@ -56,7 +56,7 @@ def run(
         Where there are too few devices.
     """
     count = min(int(node.runtime["devices"]), len(parts))
-    places = several(context.device(node), count, "craft.devices")
+    places = several(context.devices(node), count, "craft.devices")
     threads = share_of_threads(places[0], count)
     with Crew("craft", advice="run again, with a smaller craft.batch_size or fewer craft.devices") as crew:
         for rank, place in enumerate(places):

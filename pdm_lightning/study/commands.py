@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,22 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.cost import Cost, costs, duration, total
-from pdm_lightning.study.execute import Outcome, execute, preflight, status
+from pdm_lightning.study.execute import Outcome, execute, kept, preflight, status
+from pdm_lightning.study.launching import HERE, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
+from pdm_lightning.study.tracked import track_study
 from pdm_lightning.study.validate import validate
 
 
-def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool = False) -> int:
+def perform(
+    command: str,
+    words: list[str],
+    cells: list[Cell],
+    *,
+    strict: bool = False,
+    launcher: Mapping[str, Any] | None = None,
+) -> int:
     """Carry out a command.
 
     Parameters
@@ -40,6 +49,8 @@ def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool =
         What they ask for, at least one.
     strict : bool
         For ``check``: a check that was not run counts as one that failed.
+    launcher : mapping, optional
+        Hydra's node ``hydra.launcher``; None: everything runs in this process.
 
     Returns
     -------
@@ -50,6 +61,8 @@ def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool =
     if command == "check":
         cells = [_checked(cell) for cell in cells]
     validate(cells)
+    elsewhere = launcher is not None and launcher.get("_target_") != HERE and command in ("run", "check")
+    launches = make_launcher(launcher) if elsewhere and launcher else None
     plan = make_plan(cells)
     settings = plan.settings
     store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
@@ -65,12 +78,14 @@ def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool =
         if ahead:
             _say(ahead)
         with _stale_in_one_line():
-            outcome = execute(plan, context, say=_say)
+            outcome = launch(plan, context, launches, _say) if launches else execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
             _say(
                 f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
     result, holes = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    if command in ("run", "check") and (tracked := track_study(plan, result, context)):
+        _say(tracked)
     return max(holes, _verdict(result, strict)) if command == "check" else holes
 
 
@@ -141,9 +156,8 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> tup
 
 def _missing_costs(plan: Plan, context: Context) -> dict[str, Cost]:
     """By key, the costs of the craftings that are not there yet."""
-    kept = ("cached", "stale") if context.store.on_stale == "warn" else ("cached",)
     crafts = (node for node in plan if node.kind == "craft")
-    return costs((node for node in crafts if status(context.store, node) not in kept), context)
+    return costs((node for node in crafts if status(context.store, node) not in kept(context.store)), context)
 
 
 def _show(plan: Plan, context: Context) -> int:

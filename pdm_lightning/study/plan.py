@@ -185,11 +185,11 @@ class _Planner:
 
     def entry(self, cell: Cell) -> Entry:
         config = cell.config
-        names = [cell.name(group) for group in ("data", "model", "defense")]
-        model_title = " ".join([*names, f"seed={config['seed']}"])
+        names = {group: cell.name(group) for group in ("data", "model", "defense")}
+        model_title = " ".join([*names.values(), f"seed={config['seed']}"])
         runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
         train = self.node(
-            "train", specs.train_spec(config, self.prints), model_title, runtime | _training(config)
+            "train", specs.train_spec(config, self.prints), model_title, runtime | _training(config, names)
         )
         features = self.node("features", specs.features_spec(config), model_title, runtime, train=train)
         nodes = {"train": train, "features": features}
@@ -248,8 +248,9 @@ class _Planner:
         kind = surrogate_of(threat)
         if not kind:
             return {}
-        runtime = runtime | _training(config)
+        named = {"data": cell.name("data"), "model": cell.name("model"), "defense": kind}
         if kind == "proxy":
+            runtime = runtime | _training(config, named | {"model": threat["proxy"]["model"]["name"]})
             model = self.node(
                 "proxy", specs.proxy_spec(config, self.prints), f"proxy of {title}", runtime, train=train
             )
@@ -258,8 +259,10 @@ class _Planner:
                 "defense": threat["own"]["defense"],
                 "seed": config["seed"] + threat["own"]["seed"],
             }
-            named = [cell.name("data"), cell.name("model"), own["defense"]["name"], f"seed={own['seed']}"]
-            model = self.node("train", specs.train_spec(own, self.prints), " ".join(named), runtime)
+            named["defense"] = own["defense"]["name"]
+            runtime = runtime | _training(own, named)
+            called = " ".join([*named.values(), f"seed={own['seed']}"])
+            model = self.node("train", specs.train_spec(own, self.prints), called, runtime)
         features = self.node("features", specs.features_spec(config), model.title, runtime, train=model)
         return {"surrogate": model, "surrogate_features": features}
 
@@ -284,10 +287,11 @@ class _Planner:
                 yield Worst(group[0].cell, self.node("worst", spec, title, {}, **parents))
 
 
-def _training(config: dict[str, Any]) -> dict[str, Any]:
-    """What a training, of whichever kind, needs to know and its outcome does not depend on."""
+def _training(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """What a training, of whichever kind, needs to know and its outcome does not depend on; `names` show it."""
     return {
         "logger": config["logger"],
         "group": config["name"],
         "segment": config["budget"]["train"]["segment"],
+        "axes": names | {"budget": config["budget"]["name"], "seed": config["seed"]},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,8 +33,8 @@ from pdm_lightning.study.checks import (
     words,
 )
 from pdm_lightning.study.probes import RUNS
+from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
-from pdm_lightning.tracking import MODES, wandb_mode
 
 Config = dict[str, Any]
 
@@ -101,16 +100,6 @@ def _places(config: Config) -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"paths.output={output}: that is a file: name a folder")
     choice(config, "store.on_stale", ON_STALE)
-
-
-def _logger(config: Config) -> None:
-    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
-    choice(config, "logger.mode", MODES)
-    name = config["logger"]["name"]
-    if name != "csv" and importlib.util.find_spec(name) is None:
-        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
-    if name == "wandb":
-        wandb_mode(config["logger"]["mode"])
 
 
 def _budget(config: Config) -> None:
@@ -281,7 +270,7 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
-    _logger: ("logger",),
+    check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
     trainer: ("trainer", "budget"),

@@ -193,7 +193,7 @@ def test_module_is_the_command() -> None:
         ("rn", "unknown command 'rn': did you mean 'run'?"),
         (
             "frobnicate",
-            "unknown command 'frobnicate' (run, plan, check, report, completion; pdml --help explains)",
+            "unknown command 'frobnicate' (run, plan, check, report, wandb, completion; pdml --help explains)",
         ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),
     ],

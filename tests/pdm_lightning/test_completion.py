@@ -19,7 +19,9 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "wandb", "completion"]),
+        ("pdml wandb ", ["sweep", "dashboard"]),
+        ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PLUMBING = {
     "pdm_lightning",
     "pdm_lightning.crew",
+    "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
     "pdm_lightning.lease",

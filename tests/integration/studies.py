@@ -1,0 +1,62 @@
+"""A sweep that the scripts run through a launcher, and how two runs of it are compared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pdm_lightning.report import read_csv
+from pdm_lightning.store import Store
+
+#: Each run's own time; everything else has to be equal.
+TIMINGS = {"seconds", "craft_seconds"}
+SWEEP = (
+    "-m",
+    "defense=ce,rce,pdm",
+    "attack=fgsm_010,bim_010",
+    "name=sweep",
+    "data=digits",
+    "model=resnet8",
+    "budget=smoke",
+    "budget.train.steps=200",
+    "budget.train.segment=20",
+    "budget.images.cheap=100",
+    "evaluate.bootstrap=200",
+    "card.run=none",
+    "report.tables=[accuracy,detection]",
+    "report.figures=[]",
+)
+"""Six cells of three trainings."""
+
+
+def command(*words: str) -> list[str]:
+    """``pdml run`` with words."""
+    return [sys.executable, "-m", "pdm_lightning", "run", *words]
+
+
+def differences(one: Path, other: Path, name: str) -> list[str]:
+    """Results, trained weights and artifacts of two output folders that are not the same."""
+    first, second = (read_csv(path / "report" / name / "results.csv") for path in (one, other))
+    differ = [
+        f"{a.defense} {a.attack} {a.metric}: {a.value} and {b.value}"
+        for a, b in zip(first, second, strict=True)
+        if a != b and a.metric not in TIMINGS
+    ]
+    for path in sorted((one / "store" / "train").glob("*/model.safetensors")):
+        if path.read_bytes() != (other / path.relative_to(one)).read_bytes():
+            differ.append(f"the weights of {path.parent.name}")
+    held = [
+        {(artifact.kind, artifact.key) for artifact in Store(path / "store").list()} for path in (one, other)
+    ]
+    return differ + ([] if held[0] == held[1] else ["the stores hold different artifacts"])
+
+
+def in_one_process(output: Path, words: tuple[str, ...]) -> list[str]:
+    """Run a study undisturbed; what is wrong with that."""
+    quiet = subprocess.run(command(*words, f"paths.output={output}"), capture_output=True, text=True)
+    return (
+        [f"the undisturbed run ended with {quiet.returncode}: {quiet.stderr[-500:]}"]
+        if quiet.returncode
+        else []
+    )
