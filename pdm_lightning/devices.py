@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def several(first: torch.device, count: int, key: str) -> list[torch.device]:
-    """A device for each of `count` processes: GPUs from `first` on, or the CPU for all.
+def several(held: Sequence[torch.device], count: int, key: str) -> list[torch.device]:
+    """A device for each of `count` processes.
 
     Parameters
     ----------
+    held : sequence of torch.device
+        Devices that are theirs; where it is a single one, the GPUs after it are too, and a CPU is for all.
+    count : int
     key : str
         The override that asks for so many, for the error.
 
@@ -53,6 +56,9 @@ def several(first: torch.device, count: int, key: str) -> list[torch.device]:
     ValueError
         Where there are fewer GPUs.
     """
+    if len(held) >= count:
+        return list(held[:count])
+    first = held[0]
     if first.type != "cuda":
         return [first] * count
     start, present = first.index or 0, torch.cuda.device_count()

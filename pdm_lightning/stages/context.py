@@ -13,7 +13,7 @@ from torch import Tensor
 from detection.features import LAYERS, View
 from pdm_lightning.data import ImageData, load_data, to_unit
 from pdm_lightning.device_lease import gpus, leased
-from pdm_lightning.devices import pick_device, set_threads, several, strict_float32
+from pdm_lightning.devices import pick_device, set_threads, strict_float32
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.build import load_classifier
 from pdm_lightning.store import Artifact, Store
@@ -84,17 +84,6 @@ class Context:
         if self._held and trainer["device"] in ANY_GPU:
             return [torch.device("cuda", index) for index in self._held]
         return [pick_device(trainer["device"])]
-
-    def share(self, node: Node, count: int, option: str) -> list[torch.device]:
-        """A device for each of `count` processes of a node: those that are held, or from its own on.
-
-        Raises
-        ------
-        ValueError
-            Where there are too few GPUs; `option` is the word that asks for them.
-        """
-        held = self.devices(node)
-        return held[:count] if len(held) >= count else several(held[0], count, option)
 
     def data(self, node: Node) -> ImageData:
         """Data set of a node; one at a time is kept in memory."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from socket import if_nameindex
@@ -15,14 +14,14 @@ import torch
 
 from pdm_lightning.crew import Crew, Say
 from pdm_lightning.data import load_data
-from pdm_lightning.devices import share_of_threads
+from pdm_lightning.devices import several, share_of_threads
 from pdm_lightning.progress import Progress
 from pdm_lightning.replicas import Replica, check_shares, join, meeting_point
 from pdm_lightning.stages.begun import begin
 from pdm_lightning.stages.context import Context, open_classifier
-from pdm_lightning.stages.logged import NEEDED, logged
 from pdm_lightning.stages.train import proceed, what
 from pdm_lightning.store import Store
+from pdm_lightning.tracking import tracking
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -36,10 +35,10 @@ class Job:
     ----------
     spec
         Of the training, as :func:`pdm_lightning.stages.train.fit` takes it.
-    runtime
-        Of the node: where its data are, who logs.
-    key, settings, title
-        Of the node: id, settings and name of the run that is logged.
+    data
+        Of the node: where its images are.
+    logged
+        What :func:`pdm_lightning.tracking.tracking` takes.
     folder, store
         Where it is trained, and where artifacts are.
     teacher
@@ -51,10 +50,8 @@ class Job:
     """
 
     spec: dict[str, Any]
-    runtime: dict[str, Any]
-    key: str
-    settings: dict[str, Any]
-    title: str
+    data: dict[str, Any]
+    logged: dict[str, Any]
     folder: Path
     store: Path
     teacher: tuple[str, str] | None
@@ -63,7 +60,13 @@ class Job:
 
 
 def train_together(
-    node: Node, spec: dict[str, Any], folder: Path, context: Context, teacher: Node | None, count: int
+    node: Node,
+    spec: dict[str, Any],
+    folder: Path,
+    context: Context,
+    teacher: Node | None,
+    count: int,
+    logged: dict[str, Any],
 ) -> None:
     """Train with `count` processes into ``folder``, going on from an earlier call's checkpoint.
 
@@ -81,14 +84,12 @@ def train_together(
     begun = begin(context.data(node), spec, folder)
     if begun.result is not None:
         return
-    places = context.share(node, count, "trainer.devices")
+    places = several(context.devices(node), count, "trainer.devices")
     check_shares(begun.batch_size, count)
     job = Job(
         spec=spec,
-        runtime={name: node.runtime[name] for name in ("data", *NEEDED) if name in node.runtime},
-        key=node.key,
-        settings=node.spec,
-        title=node.title,
+        data=node.runtime["data"],
+        logged=logged,
         folder=folder,
         store=context.store.root,
         teacher=None if teacher is None else (teacher.kind, teacher.key),
@@ -129,7 +130,7 @@ def _work(say: Say, job: Job, rank: int, port: int) -> None:
     """One process: train, and, as the first, say how far it is, log and write."""
     torch.set_num_threads(job.threads)
     replica, places = Replica(rank, len(job.places)), [torch.device(place) for place in job.places]
-    data = load_data(job.runtime["data"])
+    data = load_data(job.data)
     teacher = open_classifier(Store(job.store).open(*job.teacher)) if job.teacher else None
     begun = begin(data, job.spec, job.folder)
     join(replica, places[rank], port)
@@ -139,15 +140,6 @@ def _work(say: Say, job: Job, rank: int, port: int) -> None:
             say((steps, shown))
 
     show(0)
-    with _loggers(job, rank) as loggers:
+    log: AbstractContextManager[list[Any]] = nullcontext([]) if rank else tracking(**job.logged)
+    with log as loggers:
         proceed(data, begun, places, replica, loggers, show, teacher)
-
-
-@contextmanager
-def _loggers(job: Job, rank: int) -> Iterator[Sequence[Any]]:
-    """The loggers that are asked for, in the first process."""
-    if rank:
-        yield ()
-        return
-    with logged(job.runtime, job.key, job.settings, job.title) as loggers:
-        yield loggers

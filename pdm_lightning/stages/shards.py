@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pdm_lightning.crew import Crew, Say
-from pdm_lightning.devices import share_of_threads
+from pdm_lightning.devices import several, share_of_threads
 from pdm_lightning.progress import Progress
 from pdm_lightning.store import Store
 
@@ -56,7 +56,7 @@ def run(
         Where there are too few devices.
     """
     count = min(int(node.runtime["devices"]), len(parts))
-    places = context.share(node, count, "craft.devices")
+    places = several(context.devices(node), count, "craft.devices")
     threads = share_of_threads(places[0], count)
     with Crew("craft", advice="run again, with a smaller craft.batch_size or fewer craft.devices") as crew:
         for rank, place in enumerate(places):

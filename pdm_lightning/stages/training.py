@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.ddp import train_together
-from pdm_lightning.stages.logged import logged
 from pdm_lightning.stages.train import fit
+from pdm_lightning.tracking import axis_tags, tracking
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -33,13 +33,23 @@ def train(
     data = context.data(node)
     write_json(folder / "data.json", {"name": data.name, "classes": data.classes, "shape": list(data.shape)})
     spec = spec | {"train": spec["train"] | {"segment": node.runtime["segment"]}}
+    axes = node.runtime.get("axes", {})
+    logged: dict[str, Any] = {
+        "cfg": node.runtime["logger"],
+        "folder": Path(node.runtime["paths"]["output"]) / "logs",
+        "run_id": node.key,
+        "config": {**axes, "key": node.key, "settings": node.spec},
+        "group": node.runtime["group"],
+        "name": node.title,
+        "tags": axis_tags(axes),
+    }
     devices = node.runtime["trainer"].get("devices", 1)
     if devices > 1:
-        train_together(node, spec, folder, context, teacher, devices)
+        train_together(node, spec, folder, context, teacher, devices, logged)
         return
     device = context.device(node)
     taught_by = None if teacher is None else context.classifier(teacher, device)
-    with logged(node.runtime, node.key, node.spec, node.title) as loggers:
+    with tracking(**logged) as loggers:
         fit(
             data,
             spec,

@@ -118,7 +118,7 @@ def trainer(config: Mapping[str, Any]) -> None:
     number(config, "trainer.threads", 1, optional=True)
     count = config["trainer"].get("devices", 1)  # an option of the user's own may lack it
     check_number("trainer.devices", count, 1)
-    several(device, count, "trainer.devices")
+    several([device], count, "trainer.devices")
     check_shares(at(config, "budget.train.batch_size"), count)
 
 

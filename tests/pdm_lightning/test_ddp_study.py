@@ -212,6 +212,36 @@ def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     assert all(torch.equal(seen[rank][1][key], taught[key]) for rank in (0, 1) for key in taught)
 
 
+def test_the_processes_get_the_gpus_that_are_held(
+    parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lent(Context):
+        def devices(self, node: Node) -> list[torch.device]:
+            return [torch.device("cuda", number) for number in (5, 2)]
+
+    class Deputy:
+        """A crew that notes what it is given."""
+
+        places: tuple[str, ...] = ()
+
+        def __init__(self, name: str, advice: str) -> None: ...
+
+        def start(self, target: Any, job: ddp.Job, rank: int, port: int, env: dict[str, str]) -> None:
+            Deputy.places += (job.places[rank],)
+
+        def __enter__(self) -> Deputy:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def __iter__(self) -> Any:
+            yield 0, {}
+
+    monkeypatch.setattr(ddp, "Crew", Deputy)
+    training.build(fragile(parts, tmp_path), tmp_path, Lent(Store(tmp_path / "store"), progress=False))
+    assert Deputy.places == ("cuda:5", "cuda:2")
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs needed")
 def test_two_gpus_reach_the_weights_of_one(parts: Any, tmp_path: Path) -> None:
     for devices in (1, 2):

@@ -41,13 +41,15 @@ def test_pick_device(monkeypatch: pytest.MonkeyPatch, count: int, name: str, exp
 
 def test_several_devices_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 3)
-    first = torch.device("cuda", 1)
-    assert several(first, 2, "x") == [torch.device("cuda", 1), torch.device("cuda", 2)]
-    assert several(torch.device("cpu"), 5, "x") == [torch.device("cpu")] * 5
+    one, two, three = (torch.device("cuda", number) for number in range(3))
+    assert several([two], 2, "x") == [two, three]
+    assert several([three, one], 2, "x") == [three, one]
+    assert several([three, one], 1, "x") == [three]
+    assert several([torch.device("cpu")], 5, "x") == [torch.device("cpu")] * 5
     with pytest.raises(
         ValueError, match=r"^trainer.devices=4: PyTorch sees 3 GPUs here, .*use trainer.devices=2$"
     ):
-        several(first, 4, "trainer.devices")
+        several([two], 4, "trainer.devices")
 
 
 def test_processes_share_the_threads_where_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,6 @@ PLUMBING = {
     "pdm_lightning.progress",
     "pdm_lightning.stages",
     "pdm_lightning.stages.instantiate",
-    "pdm_lightning.stages.logged",
     "pdm_lightning.store",
     "pdm_lightning.tracking",
     "pdm_lightning.study.plan",
