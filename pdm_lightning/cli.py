@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pdm_lightning.errors import explain, nearest
 
@@ -19,6 +22,7 @@ Usage
                                (--strict: also where one could not be run)
   pdml tune [overrides]        search hyper-parameters on validation images: key=interval(...), choice(...), range(...)
   pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
+  pdml store ls|show|verify|gc what the store holds; check its files; delete what no study needs (pdml store gc --help)
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group
   pdml --version
@@ -40,7 +44,7 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "tune", "wandb", "completion", "--help", "--version")
+WORDS = (*COMMANDS, "tune", "store", "wandb", "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _dispatch(words)
+        with _without_collector(words[:1] == ["plan"]):
+            status = _dispatch(words)
         sys.stdout.flush()  # a closed pipe is noticed here, and not while Python ends
         return status
     except KeyboardInterrupt:
@@ -69,6 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"pdml: {explain(error)}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _without_collector(wanted: bool) -> Iterator[None]:
+    """A plan is kept to its end: to look through it, and all of PyTorch, for garbage takes a fifth of the time."""
+    if wanted:
+        gc.disable()
+        atexit.register(gc.freeze)  # nor when Python ends
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -106,6 +123,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
+    elif command == "store":
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.store_commands import store
+
+        return store(rest)
     elif command == "wandb":
         sys.path.append(os.getcwd())
         from pdm_lightning.study.wandb_commands import wandb
@@ -124,5 +146,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    known = ", ".join((*COMMANDS, "tune", "wandb", "completion"))
+    known = ", ".join((*COMMANDS, "tune", "store", "wandb", "completion"))
     return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

@@ -61,6 +61,21 @@ def is_held(path: Path, stale_after: float = STALE_AFTER) -> bool:
     return time.time() - beat < stale_after
 
 
+def clear(path: Path, silent_for: float = STALE_AFTER) -> bool:
+    """Remove the lease at `path` if its holder has died; whether it was removed.
+
+    Parameters
+    ----------
+    silent_for : float
+        Seconds without a heartbeat, by this machine's clock, after which a holder elsewhere counts as dead.
+    """
+    with _guard(path.parent):
+        if not path.exists() or is_held(path, silent_for):
+            return False
+        path.unlink()
+        return True
+
+
 @contextlib.contextmanager
 def _guard(folder: Path) -> Iterator[None]:
     """Hold the folder's short lock, under which leases are made and removed.

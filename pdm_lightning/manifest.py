@@ -26,7 +26,9 @@ _verified: set[tuple[str, int]] = set()  # folder and manifest's time of those w
 
 
 class CorruptArtifact(RuntimeError):
-    """An artifact's files are not what its manifest says."""
+    """An artifact's files are not what its manifest says; ``why`` is the reason alone."""
+
+    why = ""
 
 
 def artifact_key(kind: str, spec: Mapping[str, Any], parents: Mapping[str, str]) -> str:
@@ -258,4 +260,6 @@ def verify(folder: Path, kind: str, key: str) -> dict[str, Any]:
 
 
 def _corrupt(folder: Path, why: str) -> CorruptArtifact:
-    return CorruptArtifact(f"the artifact in '{folder}' is corrupt: {why}; delete that folder and run again")
+    error = CorruptArtifact(f"the artifact in '{folder}' is corrupt: {why}; delete that folder and run again")
+    error.why = why
+    return error

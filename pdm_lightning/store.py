@@ -87,7 +87,8 @@ class Store:
         """Return the folder in which the artifact is built: an interrupted build is continued there."""
         return self.root / ".partial" / f"{kind}-{key}"
 
-    def _lease_path(self, kind: str, key: str) -> Path:
+    def lease_path(self, kind: str, key: str) -> Path:
+        """Return the file that whoever builds the artifact holds."""
         return self.root / ".locks" / f"{kind}-{key}.json"
 
     def _state(self, kind: str, key: str, source: str) -> str:
@@ -129,7 +130,7 @@ class Store:
             state = self._state(kind, key, source)
         except CorruptArtifact:
             return "corrupt"
-        held = self._lease_path(kind, key)
+        held = self.lease_path(kind, key)
         return word(state, lambda: lease.is_held(held), self.partial_path(kind, key).is_dir)
 
     def survey(self) -> Survey:
@@ -196,7 +197,7 @@ class Store:
         usable: Callable[[], bool],
     ) -> None:
         """Build and publish under the lease, unless somebody else does so first."""
-        with lease.hold(self._lease_path(kind, key), f"{kind}/{key}", ready=usable) as held:
+        with lease.hold(self.lease_path(kind, key), f"{kind}/{key}", ready=usable) as held:
             if held is None or usable():
                 return
             partial = self.partial_path(kind, key)

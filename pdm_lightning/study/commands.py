@@ -22,6 +22,7 @@ from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.cost import total
 from pdm_lightning.study.execute import Outcome, execute, preflight, status
+from pdm_lightning.study.kept import remember
 from pdm_lightning.study.launching import HERE, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
@@ -72,6 +73,7 @@ def perform(
         outcome.stale = sum(status(store, node) == "stale" for node in plan)
     if command in ("run", "check"):
         preflight(plan, context)
+        remember(plan, Path(settings["paths"]["output"]) / "report" / str(settings["name"]))
         ahead = total(missing_costs(plan, context).values())
         if ahead:
             _say(ahead)

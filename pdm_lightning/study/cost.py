@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pdm_lightning.spoken import duration
 from pdm_lightning.stages.context import Context
 from pdm_lightning.stages.hands import held, make_attack
 from pdm_lightning.stages.shards import as_one_of
@@ -75,15 +76,6 @@ def total(known: Iterable[Cost]) -> str:
             parts.append(f"{len(of_kind) - len(counted)} of {len(of_kind)} unknown")
         lines.append(f"{work}: {', '.join(parts)}")
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3.5 min``, ``2.1 h``, ``3.2 d``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
 
 
 class _Meter:

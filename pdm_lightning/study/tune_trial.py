@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pdm_lightning.stages.context import Context
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.execute import Failed, Outcome, execute, preflight
+from pdm_lightning.study.kept import remember
 from pdm_lightning.study.plan import Entry, Node, Plan, make_plan
 from pdm_lightning.study.specs import score_spec
 from pdm_lightning.study.tune_objectives import OBJECTIVES, Settings
@@ -187,6 +189,8 @@ def _training(
 def _execute(cell: Cell, own: dict[str, Node], context: Context, done: Evaluation) -> Outcome:
     plan = Plan([Entry(cell, own)])
     preflight(plan, context)
+    study = Path(cell.config["paths"]["output"]) / "tune" / str(cell.config["name"])
+    remember(plan, study, own["train"].key)
     outcome = execute(plan, context, say=lambda _: None)
     done.built += outcome.built
     done.stale = max(done.stale, outcome.stale)

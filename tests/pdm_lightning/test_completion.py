@@ -19,7 +19,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "tune", "wandb", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "tune", "store", "wandb", "completion"]),
         ("pdml wandb ", ["sweep", "dashboard"]),
         ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),
@@ -30,6 +30,12 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
             "pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' tune.see",
             ["tune.seed=", "tune.seeds="],
         ),
+        ("pdml store ", ["ls", "show", "verify", "gc"]),
+        ("pdml store v", ["verify"]),
+        ("pdml store ls --so", ["--sort"]),
+        ("pdml store ls --sort ", ["kind", "size", "age"]),
+        ("pdml store gc --", ["--help", "--keep", "--older-than", "--output", "--without-studies", "--yes"]),
+        ("pdml store nonsense ", []),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
         ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),
@@ -54,6 +60,23 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 )
 def test_candidates(line: str, expected: list[str]) -> None:
     assert candidates(line) == expected
+
+
+def test_kinds_and_keys_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the store that the line names; keys once something of one is typed."""
+    keys = ["3f" + "0" * 14, "3e" + "1" * 14]
+    for kind, key in zip(("train", "score"), keys, strict=True):
+        (tmp_path / "outputs" / "store" / kind / key).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert candidates("pdml store ls ") == ["score", "train"]
+    assert candidates("pdml store show 3f") == [keys[0]]
+    assert candidates("pdml store verify tr") == ["train"]
+    assert candidates("pdml store verify train/") == [f"train/{keys[0]}"]
+    assert candidates("pdml store gc --keep 3") == [keys[1], keys[0]]
+    assert candidates("pdml store ls --output elsewhere 3") == []
+    assert candidates("pdml store ls paths.output=outputs score/3") == [f"score/{keys[1]}"]
+    assert candidates("pdml store ls --output out") == ["outputs/"]
+    assert candidates("pdml store ls paths.output=out") == ["paths.output=outputs/"]
 
 
 def test_parts_of_options_and_hydra_are_hidden() -> None:

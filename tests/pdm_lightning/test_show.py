@@ -16,18 +16,7 @@ from pdm_lightning.store import Store
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.execute import status
 from pdm_lightning.study.plan import make_plan
-from pdm_lightning.study.show import missing_costs, statuses, table
-
-
-def test_a_table_is_as_wide_as_its_entries() -> None:
-    rows = [("train", "5", "a b"), ("x", "1,234", "")]
-    assert table(("stage", "passes", "what"), rows) == [
-        "stage  passes  what",
-        "train       5  a b",
-        "x       1,234",
-    ]
-    assert table(("stage", "passes", "what"), rows, {"passes"}) == ["stage  what", "train  a b", "x"]
-    assert table(("stage", "what"), []) == ["stage  what"]
+from pdm_lightning.study.show import missing_costs, statuses
 
 
 def test_statuses_are_those_of_the_single_nodes(tiny_study: Any, plant_lease: Callable[..., Path]) -> None:
