@@ -121,8 +121,10 @@ def _dead(left: Leftover, wanted: Container[str], rule: Rule, now: float) -> boo
     """Whether nobody works on a leftover, nor would go on with it."""
     if left.held or left.what != "partial":
         return not left.held
-    key = left.path.name.removesuffix(".source").rpartition("-")[2]
-    return key not in wanted and now - _touched(left.path) >= rule.older_than
+    name = left.path.name.removesuffix(".source")
+    # a folder and the note beside it stay or go together: without its note, a build that is taken up begins anew
+    touched = max(_touched(left.path.with_name(place)) for place in (name, f"{name}.source"))
+    return name.rpartition("-")[2] not in wanted and now - touched >= rule.older_than
 
 
 def _touched(path: Path) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import runpy
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdm_lightning.holder import myself
+from pdm_lightning.manifest import artifact_key
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +43,40 @@ def plant_lease() -> Callable[..., Path]:
         return path
 
     return plant
+
+
+@pytest.fixture(scope="session")
+def plant() -> Callable[..., str]:
+    """Put an artifact into a store without building it: ``plant(root, "score", {"n": 1}, {"craft": key}, age=60)``."""
+
+    def planted(
+        root: Path,
+        kind: str,
+        spec: Mapping[str, Any],
+        parents: Mapping[str, str] | None = None,
+        *,
+        age: float = 0.0,
+    ) -> str:
+        key = artifact_key(kind, spec, parents or {})
+        folder = root / kind / key
+        folder.mkdir(parents=True)
+        (folder / "x.txt").write_text(key)
+        created = datetime.fromtimestamp(time.time() - age, timezone.utc).isoformat(timespec="seconds")
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        content = {
+            "schema": 1,
+            "kind": kind,
+            "key": key,
+            "spec": dict(spec),
+            "parents": dict(parents or {}),
+            "source": "s",
+            "version": "0",
+            "created": created,
+            "seconds": 1.5,
+            "parent_digests": {},
+            "files": {"x.txt": {"size": 16, "sha256": digest}},
+        }
+        (folder / "manifest.json").write_text(json.dumps(content))
+        return key
+
+    return planted
