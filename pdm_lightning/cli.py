@@ -88,7 +88,11 @@ def _dispatch(words: list[str]) -> int:
         cells = ask(command, rest)
         if not cells:  # Hydra printed its help or a configuration
             return 0
-        # only now, because PyTorch takes seconds to import
+        # only now, because PyTorch takes seconds to import, and what trains and draws some more
+        if command == "plan":
+            from pdm_lightning.study.show import show
+
+            return show(cells)
         from pdm_lightning.study.commands import perform
 
         return perform(command, rest, cells, strict=strict, launcher=cells.launcher)

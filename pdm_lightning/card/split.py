@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from scipy.stats import betabinom
 
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.compare import EXCEPTIONS, share
@@ -92,6 +91,8 @@ def _judge_alarms(what: str, told: dict[str, Any], level: float, found: Finding)
     m - allowed), whatever the scores, so that alarms are beta-binomial. Scores that repeat may flag fewer: what lies
     on the threshold counts for either side.
     """
+    from scipy.stats import betabinom  # a second that planning a study need not wait
+
     n, a, b = told["n"], told["allowed"] + 1, told["m"] - told["allowed"]
     low, high = (int(betabinom.ppf(q, n, a, b)) for q in (level / 2, 1 - level / 2))
     flagged, tied = told["flagged"], round(told["tied"] * n)

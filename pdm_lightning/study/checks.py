@@ -9,9 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pdm_lightning.devices import pick_device, several
 from pdm_lightning.errors import nearest
-from pdm_lightning.replicas import check_shares
 
 # What every option may have beside the arguments of its `_target_`.
 NAMES = ("name", "label", "_target_")
@@ -112,6 +110,10 @@ def text(config: Mapping[str, Any], key: str, *, optional: bool = False) -> None
 
 def trainer(config: Mapping[str, Any]) -> None:
     """ValueError unless the devices that shall train are there, and can share the budget's batch."""
+    # PyTorch, which composing need not wait for
+    from pdm_lightning.devices import pick_device, several
+    from pdm_lightning.replicas import check_shares
+
     device = pick_device(shown(at(config, "trainer.device")))
     number(config, "trainer.threads", 1, optional=True)
     count = config["trainer"].get("devices", 1)  # an option of the user's own may lack it

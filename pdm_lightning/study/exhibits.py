@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from sklearn.metrics import roc_curve
 
 from pdm_lightning.data import ImageData
-from pdm_lightning.report.figures import panel_png
 from pdm_lightning.report.palette import LIGHT
 from pdm_lightning.report.results import Figure
 from pdm_lightning.stages.builders import BUILDERS, source
@@ -92,6 +90,8 @@ def roc(label: str, clean: np.ndarray, adversarial: np.ndarray, most: int = ROC_
     clean, adversarial : (N,), (M,) array
         Higher is more adversarial.
     """
+    from sklearn.metrics import roc_curve  # a second that planning a study need not wait
+
     truth = np.r_[np.zeros(len(clean)), np.ones(len(adversarial))]
     x, y, _ = roc_curve(truth, np.r_[clean, adversarial])
     if len(x) > most:
@@ -144,6 +144,8 @@ def _drawing(kind: str, panel: dict[str, Any]) -> Callable[[], np.ndarray]:
     """A picture as the report has it, drawn when it is called."""
 
     def draw() -> np.ndarray:
+        from pdm_lightning.report.figures import panel_png  # Matplotlib, which planning a study need not wait for
+
         png = panel_png(Figure(kind, kind, ""), panel, LIGHT)
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 

@@ -244,7 +244,7 @@ def _optimizer(config: Config) -> None:
     if schedule is not None:
         _schedule(config, _mapping(config, "optimizer.schedule"))
     with built("optimizer", optimizer), torch.random.fork_rng(devices=[]):
-        make_optimizer(nn.Linear(1, 1), optimizer)
+        make_optimizer(nn.Linear(1, 1), optimizer, brief=True)
         lr_factor(schedule, total_steps=100)
 
 
