@@ -24,7 +24,7 @@ from pdm_lightning.study.tune_space import Parameter, corners, joined, place, si
 from pdm_lightning.study.validate import validate
 from pdm_lightning.study.words import CONFIG
 
-EXAMPLE = "'defense.term.rvl.weight=tag(log, interval(0.01, 1))' or defense.q=choice(0.1,0.3,0.5)"
+EXAMPLE = "'defense.term.rvl.weight=tag(log, interval(0.01, 1))' or defense.q=0.1,0.3,0.5"
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def read(overrides: list[str], loader: ConfigLoader) -> Question:
     asked = known[tuple(words)].hydra
     if asked.launcher._target_ != HERE:
         raise ValueError(
-            "hydra/launcher: pdml tune works in its own process: type the same command in several processes, or jobs, and "
-            "they share the trials"
+            "hydra/launcher: pdml tune works in its own process: type the same command in several processes, or jobs, "
+            "and they share the trials"
         )
     params = asked.sweeper.get("params") or {}
     fixed, space = joined({str(key): value for key, value in params.items()}, overrides, loader)
