@@ -106,9 +106,21 @@ class Attack(ABC):
         Aim at a class instead of away from `y`.
     target_class : str
         How a targeted attack picks it: ``random``, ``runner_up`` or ``next``; see `choose_targets`.
+
+    Attributes
+    ----------
+    needs : frozenset of str
+        What it asks of its target: ``logits``, ``detector``, ``detector_gradients``.
+    single_step : bool
+        Whether it takes one step at most; an attack that does not say so counts as iterated.
+    length : tuple of str
+        Fields that say how long it works: doubled together they double that, and nothing else changes. Empty where
+        there are none. A dot leads into a mapping: ``options.max_iter``.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    single_step: ClassVar[bool] = False
+    length: ClassVar[tuple[str, ...]] = ()
 
     targeted: bool = False
     target_class: str = "random"

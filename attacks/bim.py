@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -33,6 +34,8 @@ class BIM(Attack):
     random_start : bool
         Start uniformly inside the ball instead of at x.
     """
+
+    length: ClassVar[tuple[str, ...]] = ("iterations",)
 
     eps: float = 0.1
     loss: str = "ce"

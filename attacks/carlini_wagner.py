@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class CarliniWagner(Attack):
     max_iterations, binary_search_steps, lr, initial_const, abort_early
         Of the search.
     """
+
+    length: ClassVar[tuple[str, ...]] = ("max_iterations",)
 
     confidence: float = 0.0
     max_iterations: int = 1000

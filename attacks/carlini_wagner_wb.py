@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -45,6 +46,8 @@ class CarliniWagnerWhiteBox(JointAttack):
     aim : str
         Untargeted: ``runner_up`` aims at the largest clean logit but y's, ``all`` at each wrong class in turn.
     """
+
+    length: ClassVar[tuple[str, ...]] = ("stage1_iterations", "stage2_iterations")
 
     stage1_iterations: int = 5000
     stage2_iterations: int = 10000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,8 @@ class FGSM(Attack):
     loss : str
         ``ce`` (as published), ``margin`` or ``dlr``, which do not saturate; see `objectives.ascent`.
     """
+
+    single_step: ClassVar[bool] = True
 
     eps: float = 0.1
     loss: str = "ce"

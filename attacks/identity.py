@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,8 @@ from attacks.base import Attack, Crafted, Task
 @dataclass(frozen=True)
 class NoAttack(Attack):
     """Returns the images as they are; a success is an image that the target already gets wrong."""
+
+    single_step: ClassVar[bool] = True
 
     def max_passes(self, classes: int) -> int:
         """No gradient."""

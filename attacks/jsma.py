@@ -38,6 +38,7 @@ class JSMA(Attack):
         True: towards a target class, by default a random other one. False: away from the label.
     """
 
+    # no `length`: more steps are more pixels, another attack
     theta: float = 1.0
     max_steps: int = 100
     pixels_per_step: int = 2

@@ -69,6 +69,9 @@ class LibraryAttack(JointAttack):
         ART knows no such attack or argument, or finds a value unfit; in one line, on the call.
     """
 
+    # most methods end by their own count as well: twice the budget alone would change nothing
+    length: ClassVar[tuple[str, ...]] = ("budget", "options.max_iter")
+
     method: str
     norm: str = "linf"
     eps: float | None = 0.1

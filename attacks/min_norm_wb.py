@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +64,8 @@ class MinNormWhiteBox(JointAttack):
     memory : int
         Pairs of steps and gradient differences that the quasi-Newton method keeps.
     """
+
+    length: ClassVar[tuple[str, ...]] = ("iterations",)
 
     clean_quantile: float | None = None
     iterations: int = 120

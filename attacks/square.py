@@ -54,6 +54,8 @@ class Square(JointAttack):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits", "detector"})
 
+    length: ClassVar[tuple[str, ...]] = ("queries",)
+
     norm: str = "linf"
     eps: float = 0.1
     queries: int = 1000

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -110,6 +111,8 @@ class WatchedPGD(JointAttack):
     early_stop : bool
         An example leaves the batch once it is fooled and unflagged; False: it goes on to lower its score.
     """
+
+    length: ClassVar[tuple[str, ...]] = ("iterations",)
 
     norm: str = "linf"
     eps: float = 0.1

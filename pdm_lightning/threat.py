@@ -122,6 +122,33 @@ def needs(attack: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_attribute(attack, "needs"))
 
 
+def lengths(attack: Mapping[str, Any]) -> dict[str, int]:
+    """What says how long the attack of a configuration works, and how long; see `attacks.Attack.length`.
+
+    Returns
+    -------
+    dict of str to int
+        By the names that the class declares; empty where it declares none, or one that the configuration lacks.
+    """
+    found: dict[str, int] = {}
+    for name in _attribute(attack, "length", ()):
+        value: Any = attack
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, int):
+            return {}
+        found[name] = value
+    return found
+
+
+def single_step(attack: Mapping[str, Any]) -> bool:
+    """Whether the attack of a configuration takes one step at most: it says so, or that is its length."""
+    if _attribute(attack, "single_step", False):
+        return True
+    found = lengths(attack)
+    return bool(found) and max(found.values()) <= 1
+
+
 def surrogate_of(threat: Mapping[str, Any]) -> str:
     """Whose weights the adversary of a configuration holds, out of `SURROGATES`."""
     return str(_attribute(threat, "surrogate"))
@@ -157,15 +184,15 @@ def check(
     return refusal(asked, grants, attack=str(attack["name"]), threat=str(threat["name"]))
 
 
-def _attribute(config: Mapping[str, Any], attribute: str) -> Any:
-    """Read a class attribute of the class that a configuration names."""
+def _attribute(config: Mapping[str, Any], attribute: str, default: Any = None) -> Any:
+    """Read a class attribute of the class that a configuration names; without a default it has to be there."""
     module, _, name = str(config["_target_"]).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"_target_={config['_target_']} cannot be found: {error}") from error
-    if not hasattr(found, attribute):
+    if not hasattr(found, attribute) and default is None:
         raise ValueError(
             f"{config['_target_']} has no attribute '{attribute}': it does not say what it {attribute}"
         )
-    return getattr(found, attribute)
+    return getattr(found, attribute, default)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pdm_lightning.card import counts, gradients, noise, selftests, split, strength, threats, validity
+from pdm_lightning.card import (
+    converged,
+    counts,
+    gradients,
+    noise,
+    selftests,
+    split,
+    strength,
+    threats,
+    validity,
+)
 from pdm_lightning.card.card import Card, Check, Finding, Look, judge
 from pdm_lightning.card.render import card_table, markdown, print_card
 
@@ -11,7 +21,7 @@ CHECKS: dict[str, tuple[str, Look]] = {
     "unbounded": ("Unbounded attacks reach every image", strength.unbounded),
     "monotone": ("Success grows with eps", strength.monotone),
     "iterated": ("Iterations beat a single step", strength.iterated),
-    "converged": ("Attacks have converged", strength.converged),
+    "converged": ("Attacks have converged", converged.converged),
     "threats": ("White box >= gray box >= black box", threats.threats),
     "gradient_free": ("Gradients beat no gradients", strength.gradient_free),
     "noise": ("Noise of the same size is weaker", noise.noise),

@@ -25,8 +25,10 @@ def judge_claims(evidence: Evidence, found: Finding) -> None:
         known = best_known(data, ball)
         if known is None:
             found.skip(f"{what}: no robust accuracy is known for this data at up to half the radius")
+            found.note(what, claimed=claim, known=None)
+            continue
         fault = ""
-        if known is not None and claim > known["accuracy"]:
+        if claim > known["accuracy"]:
             fault = f"implausible: {claim:.1%} claimed, {known['accuracy']:.1%} is the best known at half the radius"
             fault += ": look for a stronger white-box attack"
         found.judge(what, fault, claimed=claim, known=known)
@@ -44,7 +46,7 @@ def best_known(data: str, ball: Ball) -> dict[str, Any] | None:
 def _claims(evidence: Evidence) -> Iterator[tuple[str, str, Ball, float]]:
     """Data, words, ball and robust accuracy with rejection of each model and detector under white-box attacks."""
     for key, model in evidence.models.items():
-        white = [run for run in evidence.study() if run.model == key and run.threat == "white_box"]
+        white = [run for run in evidence.study() if run.model == key and "white_box" in run.threats]
         for ball in balls(white):
             for detector in detectors(evidence, key):
                 runs = within(evidence, key, ball, detector, ("white_box",))

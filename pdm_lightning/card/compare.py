@@ -14,10 +14,10 @@ EXCEPTIONS = 0.01
 """Share of the images, strictly below which exceptions count for nothing."""
 FEW = 100
 """Images, below which a single exception counts for nothing whatever its share."""
-LENGTHS = ("iterations", "max_iterations", "queries", "steps")
-"""Fields of an attack that say how long it works."""
 SURROGATE = ("transfer", "black_box")
 """Threat models whose attacks work on another model than the one that they are told of."""
+DIRECT = frozenset({"gray_box", "white_box"})
+"""Threat models whose attacks work on the model itself; what they get beyond it, an attack's goal tells."""
 BLIND = ("Square", "ClassifierSquare", "HopSkipJump", "LibraryQueryAttack")
 """Classes of attacks without gradients."""
 
@@ -70,11 +70,6 @@ def share(mask: Tensor) -> float:
     return float(mask.double().mean()) if len(mask) else 0.0
 
 
-def several_steps(run: Run) -> bool:
-    """Whether an attack takes more than one step, as far as its parameters tell."""
-    return any(name in run.attack for name in LENGTHS)
-
-
 def without_gradient(run: Run) -> bool:
     """Whether an attack goes by logits, scores or decisions alone."""
     return run.role == "gradient_free" or class_of(run) in BLIND
@@ -96,13 +91,28 @@ def aim(evidence: Evidence, run: Run) -> tuple[str, ...]:
 def setting(evidence: Evidence, run: Run) -> tuple[object, ...]:
     """What two runs must share for one to be called stronger: model, threat, ball and goal."""
     ball = None if run.ball is None else (run.ball[0], round(run.ball[1], 9))
-    return run.model, run.threat, ball, aim(evidence, run)
+    return run.model, held(run), ball, aim(evidence, run), goal(run)
+
+
+def held(run: Run) -> str:
+    """What an attack works on: ``direct`` where that is the model itself, else the threat model."""
+    return "direct" if run.threats & DIRECT else run.threat
+
+
+def goal(run: Run) -> str:
+    """Which class a targeted attack aims at; "" for one that takes any."""
+    return str(run.attack.get("target_class", "random")) if run.attack.get("targeted") else ""
+
+
+def excuse(run: Run) -> str:
+    """Why an attack is not held to what a converged one is."""
+    return "declared lean" if run.lean else f"capped ({run.capped})"
 
 
 def name_of(evidence: Evidence, run: Run) -> str:
     """A run in words."""
     model = evidence.models[run.model].title if run.model in evidence.models else run.model
-    return f"{model}, {run.threat}, {run.name}"
+    return f"{model}, {' and '.join([run.threat, *sorted(run.also)])}, {run.name}"
 
 
 def ball_name(ball: tuple[str, float]) -> str:

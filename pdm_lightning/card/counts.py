@@ -11,8 +11,17 @@ from pdm_lightning.card.evidence import Evidence, Run
 
 LEAST = 50
 """Images that a printed value has to rest on."""
-CLAIMED = ("auc", "aupr", "fpr95", "joint_success", "detected@", "robust_accuracy", "success_rate")
-"""How the metrics begin that need an interval and `LEAST` images."""
+NO_RATE = frozenset(
+    {
+        *("dbi", "cluster_variance", "cluster_distance"),
+        *("l2_mean", "linf_mean", "l0_mean", "l2_median", "passes", "seconds"),
+        *("distortion", "distortion_median", "distortion_q25", "distortion_q75"),
+        *("val_accuracy", "images_seen", "collapsed", "proxy_agreement"),
+        *("p_minus", "p_joint_success_minus"),
+    }
+)
+"""Metrics, without what follows ``@`` or ``:``, that need no interval and no `LEAST` images: sizes and times,
+distances (judged beside their success rate), p-values, and what tells of a training. All others are rates."""
 NAMES = ("data", "model", "defense", "seed", "budget", "threat", "attack", "detector", "bandwidth")
 """What tells the rows of one cell from those of another."""
 
@@ -22,7 +31,8 @@ def counts(evidence: Evidence) -> Finding:
     found = Finding()
     for run in evidence.study():
         fault = _run(run)
-        numbers = {"attacked": len(run.index), "expected": run.expected, "candidates": run.candidates}
+        numbers = {"attacked": len(run.index), "expected": run.expected}
+        numbers |= {"candidates": run.candidates, "tried": run.tried}
         found.judge(name_of(evidence, run), fault, **numbers)
     if evidence.rows:
         _values(evidence, found)
@@ -32,7 +42,7 @@ def counts(evidence: Evidence) -> Finding:
         fault = f"{lost} computation{'s' if lost > 1 else ''} failed: {evidence.failed[0]}"
         found.judge("failures", fault, failed=list(evidence.failed))
     if found.numbers:
-        found.judge("worst case over all attacks", "", by_model_and_threat=_worst(evidence))
+        found.note("worst case over all attacks", by_model_and_threat=_worst(evidence))
     return found
 
 
@@ -41,6 +51,10 @@ def _run(run: Run) -> str:
     n, distinct = len(run.index), len(run.index.unique())
     if distinct < n:
         return f"{n - distinct} of {n} rows repeat an image"
+    if run.candidates != run.tried:
+        return (
+            f"{run.candidates} test images tried by its own account, {run.tried} by its settings: craft anew"
+        )
     if n != run.expected:
         kind = "are missing: failures were dropped" if n < run.expected else "are too many"
         return f"{abs(run.expected - n)} images {kind} ({n} attacked, {run.expected} expected)"
@@ -48,7 +62,7 @@ def _run(run: Run) -> str:
 
 
 def _values(evidence: Evidence, found: Finding) -> None:
-    claimed = [r for r in evidence.rows if r["status"] == "ok" and str(r["metric"]).startswith(CLAIMED)]
+    claimed = [r for r in evidence.rows if r["status"] == "ok" and _base(r["metric"]) not in NO_RATE]
     few = [r for r in claimed if r["n"] is None or r["n"] < LEAST]
     bare = [r for r in claimed if r["ci_low"] is None or r["ci_high"] is None]
     faults = []
@@ -57,7 +71,12 @@ def _values(evidence: Evidence, found: Finding) -> None:
     if bare:
         faults.append(f"{len(bare)} have no interval ({_cell(bare[0])})")
     numbers = {"claimed": len(claimed), "few": len(few), "without_interval": len(bare)}
-    found.judge("values", "; ".join(faults), **numbers)
+    if claimed:
+        found.judge("values", "; ".join(faults), **numbers)
+
+
+def _base(metric: Any) -> str:
+    return str(metric).partition("@")[0].partition(":")[0]
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -74,7 +93,8 @@ def _distances(evidence: Evidence, found: Finding) -> None:
     alone = [r for r in told if _key(r) not in rates]
     censored = sum(rates.get(_key(r), 1.0) < 1 for r in told)
     fault = f"{len(alone)} stand without a success rate ({_cell(alone[0])})" if alone else ""
-    found.judge("distortions", fault, told=len(told), censored=censored, alone=len(alone))
+    if told:
+        found.judge("distortions", fault, told=len(told), censored=censored, alone=len(alone))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -85,6 +105,7 @@ def _worst(evidence: Evidence) -> dict[str, float | None]:
     """By model and threat, the share of images that any attack succeeded on, of those that all attacked."""
     groups: dict[str, list[Run]] = {}
     for run in evidence.study():
-        groups.setdefault(f"{evidence.models[run.model].title}, {run.threat}", []).append(run)
+        for threat in sorted(run.threats):
+            groups.setdefault(f"{evidence.models[run.model].title}, {threat}", []).append(run)
     found = {name: union(runs) for name, runs in groups.items()}
     return {name: share(fallen) if len(fallen) else None for name, fallen in found.items()}

@@ -47,21 +47,24 @@ class Run:
     model : str
         Key of the model that is attacked, as in `Evidence.models`.
     threat : str
-        ``gray_box``, ``white_box``, ``black_box``, ``transfer``.
+        ``gray_box``, ``white_box``, ``black_box``, ``transfer``: of the first cell that asks for it.
     name : str
         Of the attack, as the tables print it.
     attack : mapping
         The attack's parameters with ``_target_``, as it ran (capped by the budget).
     role : str
         ``study``, or one of `PROBES`.
+    also : frozenset of str
+        Further threat models: an attack that does not ask for the detector is one computation in gray and white box.
     of : str
         For a probe, the key of the study's run that it belongs to.
     lean : bool
         The attack is declared lean.
     capped : str
         What the budget took from its iterations, or "".
-    candidates, expected : int
-        Test images tried; those among them that the model classifies correctly, counted anew: so many rows are due.
+    candidates, tried, expected : int
+        Test images tried, as recorded and by the settings; those among them that the model classifies correctly,
+        counted anew: so many rows are due.
     index : Tensor
         (N,) int64 test images attacked.
     fooled, success : Tensor
@@ -76,6 +79,10 @@ class Run:
         By the detector's name; empty for a probe without scores.
     needs : frozenset of str
         What the attack asks of a threat model.
+    single_step : bool
+        It takes one step at most.
+    length : tuple of str
+        The parameters that say how long it works; empty where none can be doubled.
     facts : mapping
         What was measured of the images themselves, see `pdm_lightning.stages.validity`; empty for a probe.
     """
@@ -94,13 +101,22 @@ class Run:
     zero_gradients: Tensor
     passes: Tensor
     candidates: int
+    tried: int
     expected: int
+    also: frozenset[str] = frozenset()
     of: str = ""
     lean: bool = False
     capped: str = ""
     watched: Mapping[str, Watched] = field(default_factory=dict)
     needs: frozenset[str] = frozenset({"logits"})
+    single_step: bool = False
+    length: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def threats(self) -> frozenset[str]:
+        """All threat models that it is an attack of."""
+        return self.also | {self.threat}
 
     @property
     def ball(self) -> tuple[str, float] | None:
@@ -153,12 +169,15 @@ class Evidence:
         ``attack``, ``note`` and the names.
     failed : list of str
         What the study could not compute.
+    probed : bool
+        Whether the attacks that the checks ask for were planned (``card.run=all``).
     """
 
     models: Mapping[str, Model]
     runs: list[Run]
     rows: list[Mapping[str, Any]]
     failed: list[str] = field(default_factory=list)
+    probed: bool = False
 
     def study(self) -> list[Run]:
         """The study's own runs."""

@@ -69,5 +69,9 @@ def _judge_run(evidence: Evidence, run: Run, found: Finding) -> None:
         ahead, n = lead(other, own), len(own)
         numbers |= {"success": share(own), "with_margin_loss": share(other), "n": n}
         if not tolerable(ahead, n):
-            faults.append(f"with the margin loss {ahead} of {n} images more fall: use attack.loss=margin")
+            step = " to the same single step" if run.single_step else ""
+            faults.append(
+                f"with the margin loss {ahead} of {n} images more fall{step}, so {run.attack.get('loss', 'its loss')} "
+                "hides part of the gradient: use attack.loss=margin"
+            )
     found.judge(name_of(evidence, run), "; ".join(faults), **numbers)

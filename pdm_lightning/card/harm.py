@@ -36,7 +36,7 @@ def within(evidence: Evidence, model: str, ball: Ball, detector: str, threats: I
         run
         for run in evidence.study()
         if run.model == model
-        and run.threat in threats
+        and not run.threats.isdisjoint(threats)
         and run.ball in (None, ball)
         and detector in run.watched
         and level(run.watched[detector]) is not None

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from pdm_lightning.card.card import Finding
-from pdm_lightning.card.compare import name_of
+from pdm_lightning.card.compare import EXCEPTIONS, SURROGATE, name_of, tolerable
 from pdm_lightning.card.evidence import Evidence, Run
 
 
@@ -19,9 +19,19 @@ def noise(evidence: Evidence) -> Finding:
         if not told or not told["n"]:
             continue
         by_noise, by_attack, n = int(told["fooled"]), int(run.fooled.sum()), int(told["n"])
-        fault = f"noise of the same size fools {by_noise} of {n} images, the attack {by_attack}: it is broken"
         numbers = {"noise": by_noise / n, "attack": by_attack / n, "n": n, "auc": _areas(run)}
-        found.judge(name_of(evidence, run), fault if by_noise >= max(by_attack, 1) else "", **numbers)
+        if run.threat in SURROGATE and max(by_noise, by_attack) < EXCEPTIONS * n:
+            # an attack that does not carry over is weak, not broken: beside noise there is nothing to compare
+            found.skip(
+                f"{name_of(evidence, run)}: it carries over to {by_attack} of {n} images, noise fools {by_noise}"
+            )
+            found.note(name_of(evidence, run), **numbers)
+            continue
+        fault = f"noise of the same size fools {by_noise} of {n} images, the attack {by_attack}: it is broken"
+        weaker = by_noise < by_attack or tolerable(
+            by_noise, n
+        )  # what noise fools by chance counts for nothing
+        found.judge(name_of(evidence, run), "" if weaker else fault, **numbers)
     return found
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.claims import judge_claims
-from pdm_lightning.card.compare import EXCEPTIONS, class_of, name_of, several_steps
+from pdm_lightning.card.compare import EXCEPTIONS, class_of, name_of
 from pdm_lightning.card.evidence import Evidence, Run
 
 FOUND = 0.95
 """Share of the hidden images that an iterated attack has to find."""
+NEARER = 0.5
+"""Share of the images whose margin even a lean attack has to lower: of a wrong sign it is 0."""
 ELSEWHERE = ("Mimicry",)
 """Classes of attacks that do not look for the nearest other class: a hidden image need not lie on their way."""
 
@@ -29,12 +31,19 @@ def selftest(evidence: Evidence) -> Finding:
 
 
 def _judge(evidence: Evidence, run: Run, told: Mapping[str, Any], found: Finding) -> None:
-    faults = []
     if run.lean:
-        found.skip(f"{run.name}: declared lean")
+        found.skip(f"{run.name}: declared lean, all but its sign")
+        faults = [_sign(told["known"])]
     else:
-        faults = [fault for fault in (_known(told["known"]), _hidden(run, told, found)) if fault]
-    found.judge(name_of(evidence, run), "; ".join(faults), **told)
+        faults = [_known(told["known"]), _hidden(run, told, found)]
+    found.judge(name_of(evidence, run), "; ".join(fault for fault in faults if fault), **told)
+
+
+def _sign(told: Mapping[str, Any]) -> str:
+    """A few iterations may reach no success at all, but they have to go the right way."""
+    if told["rate"] > 0 or told["nearer"] > NEARER:
+        return ""
+    return f"it lowers the margin of {told['nearer']:.0%} of {told['n']} images of a linear model: check its sign"
 
 
 def _known(told: Mapping[str, Any]) -> str:
@@ -56,7 +65,7 @@ def _hidden(run: Run, told: Mapping[str, Any], found: Finding) -> str:
     if not hidden["n"]:
         found.skip(f"{run.name}, hidden images: none could be hidden")
         return ""
-    if not several_steps(run):
+    if run.single_step:
         found.skip(f"{run.name}, hidden images: a single step")
         return ""
     if hidden["found"] >= FOUND * hidden["n"]:

@@ -39,8 +39,11 @@ def _judge_images(model: Model, found: Finding) -> None:
     test = model.splits["test"]
     shared = {name: model.splits[key] for key, name in PARTS.items() if model.splits[key] > EXCEPTIONS * test}
     told = " and ".join(f"{count} are {name} images" for name, count in shared.items())
-    fault = f"of {test} test images {told}: split the data anew" if shared else ""
-    found.judge(f"{model.title}, images", fault, **model.splits)
+    faults = [f"of {test} test images {told}: split the data anew"] if shared else []
+    both, validation = model.splits["validation_in_train"], model.splits["validation"]
+    if both > EXCEPTIONS * validation:  # a threshold frozen on them lets through too little
+        faults.append(f"{both} of {validation} validation images are training images: split the data anew")
+    found.judge(f"{model.title}, images", "; ".join(faults), **model.splits)
 
 
 def _seen(evidence: Evidence, model: str, detector: str) -> list[Watched]:

@@ -1,4 +1,4 @@
-"""Checks 1 to 4 and 6: is an attack as strong as its kind has to be?"""
+"""Checks 1 to 3 and 6: is an attack as strong as its kind has to be?"""
 
 from __future__ import annotations
 
@@ -14,58 +14,69 @@ from pdm_lightning.card.compare import (
     ball_name,
     class_of,
     common,
+    excuse,
+    held,
     hits,
     lead,
     name_of,
-    rows,
     setting,
-    several_steps,
     share,
-    shared,
     tolerable,
     union,
     without_gradient,
 )
 from pdm_lightning.card.evidence import STUDY, Evidence, Run
 
+ALONE = 0.95
+"""Share of the images that an unbounded attack of the study has to reach by itself."""
+
 
 def unbounded(evidence: Evidence) -> Finding:
-    """(1) Without a bound, every image falls: else gradients are masked, or the attack is broken."""
-    found = Finding()
-    for key, model in evidence.models.items():
-        runs = [run for run in evidence.runs if run.model == key and _unbounded(run, found)]
-        if not runs:
-            continue
+    """(1) Without a bound, every image falls: else gradients are masked, or the attack is broken.
+
+    Attacks are taken together where they have the same target: the classifier alone, or it and certain detectors.
+    """
+    found, groups = Finding(), dict[tuple[str, str, tuple[str, ...]], list[Run]]()
+    for run in evidence.runs:
+        if _unbounded(run, found):
+            groups.setdefault((run.model, held(run), aim(evidence, run)), []).append(run)
+    for (model, _, detectors), runs in groups.items():
+        what = evidence.models[model].title + (f", past {' and '.join(detectors)}" if detectors else "")
         fallen = union(runs)
         if not len(fallen):
-            found.skip(f"{model.title}: no image that all unbounded attacks attacked")
+            found.skip(f"{what}: no image that all unbounded attacks attacked")
             continue
-        withstood = int((~fallen).sum())
-        fault = f"{withstood} of {len(fallen)} images withstand every unbounded attack" if withstood else ""
+        withstood, faults = int((~fallen).sum()), _short_of_all(runs)
+        if withstood:
+            mend = "gradients are masked; try attack.loss=margin or an attack without gradients"
+            withstand = f"{withstood} of {len(fallen)} images withstand every unbounded attack"
+            faults = [f"{withstand}: {mend}", *faults]
         by_attack = {f"{run.name} ({class_of(run)})": share(hits(run)) for run in runs}
-        mend = f"{fault}: gradients are masked; try attack.loss=margin or an attack without gradients"
-        found.judge(
-            model.title, mend if fault else "", fallen=share(fallen), n=len(fallen), attacks=by_attack
-        )
+        found.judge(what, "; ".join(faults), fallen=share(fallen), n=len(fallen), attacks=by_attack)
     return found
+
+
+def _short_of_all(runs: list[Run]) -> list[str]:
+    """Attacks of the study that the others make up for."""
+    return [
+        f"{run.name} alone reaches {share(hits(run)):.0%}, unbounded: it is broken, or too weak to tell anything"
+        for run in runs
+        if run.role == STUDY and share(hits(run)) < ALONE
+    ]
 
 
 def _unbounded(run: Run, found: Finding) -> bool:
     """Whether a run has to reach every image, if not alone."""
     if run.role != STUDY:
         return run.role == "unbounded"
-    # what works on a surrogate never saw the model; NoAttack takes no step; JSMA's steps bound the pixels it changes
-    limited = run.threat in SURROGATE or not run.passes.any() or "max_steps" in run.attack
+    # what works on a surrogate never saw the model; one step is no search; JSMA's steps bound the pixels it changes
+    limited = run.threat in SURROGATE or run.single_step or "max_steps" in run.attack
     if run.ball is not None or limited:
         return False
     if run.lean or run.capped:
-        found.skip(f"{run.name}: {_excuse(run)}")
+        found.skip(f"{run.name}: {excuse(run)}")
         return False
     return True
-
-
-def _excuse(run: Run) -> str:
-    return "declared lean" if run.lean else f"capped ({run.capped})"
 
 
 def monotone(evidence: Evidence) -> Finding:
@@ -75,10 +86,10 @@ def monotone(evidence: Evidence) -> Finding:
     for run in evidence.runs:
         if run.role not in (STUDY, "wider") or run.ball is None:
             continue
-        if several_steps(run):
-            families.setdefault(_family(evidence, run), []).append(run)
-        else:
+        if run.single_step:
             found.skip(f"{run.name}: a single step may overshoot")
+        else:
+            families.setdefault(_family(evidence, run), []).append(run)
     for runs in families.values():
         _compare_sizes(evidence, sorted(runs, key=_radius), found)
     return found
@@ -92,7 +103,7 @@ def _family(evidence: Evidence, run: Run) -> tuple[object, ...]:
     """Model, threat, goal and all parameters but those that go with the size of the ball."""
     sized = ("eps", "step", "name", "label")
     rest = sorted((key, repr(value)) for key, value in run.attack.items() if key not in sized)
-    return run.model, run.threat, aim(evidence, run), tuple(rest)
+    return run.model, held(run), aim(evidence, run), tuple(rest)
 
 
 def _compare_sizes(evidence: Evidence, line: list[Run], found: Finding) -> None:
@@ -127,50 +138,19 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[Run, Run]]:
     """A one-step run and an iterated one with gradients, in one ball: the study's own, or one of them and its probe."""
     kept = [run for run in evidence.runs if run.role in (STUDY, "one_step", "iterated") and run.ball]
     for many in kept:
-        if not several_steps(many) or without_gradient(many):
+        if many.single_step or without_gradient(many):
             continue
         for one in kept:
             related = one.role == many.role == STUDY or one.of == many.key or many.of == one.key
             same = setting(evidence, one) == setting(evidence, many)
-            if related and same and not several_steps(one) and one.passes.any():
+            if related and same and one.single_step and one.passes.any():
                 yield one, many
-
-
-def converged(evidence: Evidence) -> Finding:
-    """(4) Twice the iterations change nothing: less than 1 % of the images."""
-    found = Finding()
-    for run in evidence.study():
-        probes = evidence.probes("doubled", run)
-        if not several_steps(run):
-            found.skip(f"{run.name}: no number of iterations to double")
-        elif run.lean or run.capped:
-            found.skip(f"{run.name}: {_excuse(run)}")
-        elif not probes:
-            found.skip(f"{run.name}: not run with twice the iterations")
-        else:
-            for probe in probes:
-                _compare_lengths(evidence, run, probe, found)
-    return found
-
-
-def _compare_lengths(evidence: Evidence, run: Run, probe: Run, found: Finding) -> None:
-    before, after = common(run, probe)
-    change, n = abs(lead(after, before)), len(before)
-    if not n:
-        return
-    fault = f"twice the iterations change the success of {change} of {n} images: give it more of them"
-    numbers = {"success": share(before), "doubled": share(after), "n": n}
-    if run.ball is None:  # it nearly always succeeds, and converges in how near
-        images = shared(run, probe)
-        near = [one.l2[rows(one, images)].double().median() for one in (run, probe)]
-        numbers |= {"median_l2": float(near[0]), "median_l2_doubled": float(near[1])}
-    found.judge(name_of(evidence, run), "" if tolerable(change, n) else fault, **numbers)
 
 
 def gradient_free(evidence: Evidence) -> Finding:
     """(6) Who has gradients does at least as well as who has not, in the same ball."""
     found = Finding()
-    kept = [run for run in evidence.runs if run.role in (STUDY, "iterated") and several_steps(run)]
+    kept = [run for run in evidence.runs if run.role in (STUDY, "iterated") and not run.single_step]
     for blind in evidence.runs:
         if blind.role not in (STUDY, "gradient_free") or not without_gradient(blind) or blind.ball is None:
             continue

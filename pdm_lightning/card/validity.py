@@ -8,6 +8,7 @@ from typing import Any
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.compare import name_of, tolerable
 from pdm_lightning.card.evidence import Evidence
+from pdm_lightning.matching import ROUNDING
 
 FRAGILE = 0.05
 """Share of the misclassified images that rounding to eight bits may undo."""
@@ -35,6 +36,10 @@ def _faults(facts: Mapping[str, Any], n: int) -> list[str]:
     if not tolerable(facts["claims_wrong"], n):
         faults.append(
             f"{facts['claims_wrong']} of {n} recorded outcomes are not what a fresh pass says: craft anew"
+        )
+    if facts["recorded_distance_error"] > ROUNDING * (1 + max(facts["largest_l2"], facts["largest_linf"])):
+        faults.append(
+            f"recorded distances are off by up to {facts['recorded_distance_error']:.2g}: measure them on the images"
         )
     fooled = facts["rounded"]["n"]
     lost = fooled - max(facts["rounded"]["fooled"], facts["rounded_directed"]["fooled"])

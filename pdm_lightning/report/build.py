@@ -9,7 +9,7 @@ from pdm_lightning.report.detector_tables import detector_tables
 from pdm_lightning.report.difference_tables import difference_tables
 from pdm_lightning.report.joint_tables import joint_tables
 from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
-from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.results import MEAN_AUC, StudyResult
 from pdm_lightning.report.summary_table import summary_tables
 from pdm_lightning.report.tables import Table
 from pdm_lightning.report.white_box_tables import white_box_tables
@@ -28,7 +28,7 @@ def build_tables(result: StudyResult) -> list[Table]:
         "ablation": ablation_tables,
         "summary": summary_tables,
     }
-    cube = Cube(result.rows)
+    cube = Cube(row for row in result.rows if row.metric not in MEAN_AUC)
     tables = [table for kind in dict.fromkeys(result.tables) for table in makers[kind](result, cube)]
     used: dict[str, int] = {}
     for table in tables:

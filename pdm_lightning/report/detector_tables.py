@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import WORST_CASE, Block, Cube, Measure, aggregate
-from pdm_lightning.report.results import Row, StudyResult
+from pdm_lightning.report.results import MEAN_AUC, Row, StudyResult
 from pdm_lightning.report.tables import (
     Cell,
     Column,
@@ -21,8 +21,11 @@ from pdm_lightning.report.tables import (
 )
 
 STAR = "*"
-FITTED = "fitted on "
-READING = "Ranks follow the mean; where the intervals of two detectors overlap, their order means nothing."
+READING = (
+    "Ranks follow the mean. Intervals that overlap do not say that two detectors are alike, for they were tried on the "
+    "same images: whether they differ stands in the tables of differences, from the first listed detector, which are "
+    "paired (report.tables with differences)."
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ class Place:
     data, defense : str
     auc : dict
         Of (detector's block, attack).
-    attacks, shared : list of str
-        All attacks, and those for which every detector has a value that has any.
-    means : dict of Block to Measure
-        Mean over the shared attacks, for each detector.
+    attacks, shared, blind : list of str
+        All attacks, those for which every detector has a value that has any, and those of them that no detector was
+        fitted on; all of them again where nothing would be left.
+    means, means_all : dict of Block to Measure
+        Mean over the blind and over the shared attacks, for each detector.
     """
 
     data: str
@@ -45,7 +49,9 @@ class Place:
     auc: dict[tuple[Block, str], Measure]
     attacks: list[str]
     shared: list[str]
+    blind: list[str]
     means: dict[Block, Measure]
+    means_all: dict[Block, Measure]
 
 
 def detector_tables(result: StudyResult, cube: Cube) -> list[Table]:
@@ -90,19 +96,45 @@ def _place(
     auc = {(b, a): cube.measure("auc", b, data, defense, a) for b in members for a in attacks}
     ranked = [block for block in members if any(auc[block, a].status == "ok" for a in attacks)]
     shared = [a for a in attacks if ranked and all(auc[block, a].status == "ok" for block in ranked)]
-    means = {block: _mean(cube, block, data, defense, shared) for block in ranked if shared}
-    return Place(data, defense, auc, attacks, shared, means)
+    spoilt = {attack for block in ranked for attack in result.fitted.get(block.detector, ())}
+    blind = [a for a in shared if a not in spoilt] or shared
+    means, means_all = (
+        {block: _mean(result, cube, block, data, defense, chosen) for block in ranked if chosen}
+        for chosen in (blind, shared)
+    )
+    return Place(data, defense, auc, attacks, shared, blind, means, means_all)
 
 
-def _mean(cube: Cube, block: Block, data: str, defense: str, attacks: list[str]) -> Measure:
-    """Mean over attacks, seed by seed, of the seeds that have a value for each of them."""
+def _mean(
+    result: StudyResult, cube: Cube, block: Block, data: str, defense: str, attacks: list[str]
+) -> Measure:
+    """Mean over attacks, seed by seed, of the seeds that have a value for each of them.
+
+    A seed has the interval that was measured of that very mean; none where it is a mean over other attacks.
+    """
     values: dict[int, dict[str, float]] = {}
     for row in cube.select(metric="auc", data=data, defense=defense, **vars(block)):
         if row.attack in attacks and row.value is not None:
             values.setdefault(row.seed, {})[row.attack] = row.value
     whole = {seed: found for seed, found in values.items() if len(found) == len(attacks)}
-    rows = [Row(seed=s, value=math.fsum(found.values()) / len(found)) for s, found in whole.items()]
+    rows = []
+    for seed, found in whole.items():
+        mean = math.fsum(found.values()) / len(found)
+        limits = _interval(result, block, data, defense, seed, mean)
+        rows.append(Row(seed=seed, value=mean, ci_low=limits[0], ci_high=limits[1]))
     return aggregate(rows or [Row(status="n/a")])
+
+
+def _interval(
+    result: StudyResult, block: Block, data: str, defense: str, seed: int, mean: float
+) -> tuple[float | None, float | None]:
+    """Limits of the measured mean that has this value."""
+    place = {"data": data, "defense": defense, "seed": seed, **vars(block)}
+    for row in result.rows:
+        measured = row.metric in MEAN_AUC and row.value is not None and abs(row.value - mean) < 1e-9
+        if measured and all(getattr(row, name) == value for name, value in place.items()):
+            return row.ci_low, row.ci_high
+    return None, None
 
 
 def ranks(means: dict[Block, Measure]) -> dict[Block, int]:
@@ -124,11 +156,14 @@ def _ranking(
     footnotes, rows, order = Footnotes(), [], ranks(place.means)
     for block in _sorted(members, order):
         cells = _mean_cells(block, order, place.means, footnotes)
+        if place.blind != place.shared:
+            cells.append(make_cell("auc", place.means_all.get(block, Measure(status="n/a")), footnotes))
         cells += [_auc_cell(result, block, a, place.auc[block, a], footnotes) for a in place.attacks]
         rows.append(_row(result, block, members, cells, footnotes))
     strips = [cell.strip for row in rows for cell in row.cells if cell.strip]
     scale = scale_of(strips, 0.5, 1.0)
     columns = [Column("Rank"), Column("Mean AUC", scale=scale)]
+    columns += [Column("Mean AUC, all", scale=scale)] if place.blind != place.shared else []
     for attack in place.attacks:
         line = [(place.data, place.auc[block, attack]) for block in members]
         label = result.label("attack", attack) + capped_marks(result, footnotes, line, attack)
@@ -158,35 +193,40 @@ def _mean_cells(
 
 def _auc_cell(result: StudyResult, block: Block, attack: str, measure: Measure, footnotes: Footnotes) -> Cell:
     """An AUC; with a star where the detector was fitted on this very attack."""
-    seen = result.label("detector", block.detector).partition(FITTED)[2]
-    return make_cell("auc", measure, footnotes, marks=STAR if seen == result.label("attack", attack) else "")
+    seen = attack in result.fitted.get(block.detector, ())
+    return make_cell("auc", measure, footnotes, marks=STAR if seen else "")
 
 
 def _row(
     result: StudyResult, block: Block, members: list[Block], cells: list[Cell], footnotes: Footnotes
 ) -> TableRow:
     label = result.label("detector", block.detector)
-    seen = label.partition(FITTED)[2]
+    seen = result.fitted.get(block.detector)
     if seen:
+        names = formats.words([result.label("attack", attack) for attack in seen])
         footnotes.add(
-            f"{STAR} {label}: it has seen {seen} on training images; against that attack it is no blind test."
+            f"{STAR} {label}: it has seen {names} on training images; against that attack it is no blind test."
         )
+    elif seen is not None:
+        footnotes.add(f"{STAR} {label}: it was fitted on an attack that is none of these.")
     if sum(other.detector == block.detector for other in members) > 1:
         label += captions.bandwidth(block.bandwidth)
-    return TableRow(label, cells, STAR if seen else "")
+    return TableRow(label, cells, "" if seen is None else STAR)
 
 
 def _ranking_caption(result: StudyResult, place: Place, setting: Block) -> str:
     measures = list(place.auc.values())
     count = captions.count_of(measures, "pairs")
-    shared = (
-        f"{len(place.shared)} of {len(place.attacks)} attacks, those for which every detector has a value"
-    )
+    chosen = f"{len(place.blind)} of {len(place.attacks)} attacks, those for which every detector has a value"
+    if place.blind != place.shared:
+        chosen += f" and that none of them was fitted on; the second mean is over {len(place.shared)}"
     parts = [
-        f"Detectors by their mean AUC over {shared}.",
+        f"Detectors by their mean AUC over {chosen}.",
         captions.setting(result, setting),
         f"Evaluation rule: {captions.RULES['auc']}{'; ' + count if count else ''}.",
-        captions.seeds_of(measures, "the 95 % bootstrap interval"),
+        captions.seeds_of(
+            measures, "the 95 % bootstrap interval, of a mean with images drawn once for all attacks"
+        ),
         READING,
     ]
     return " ".join(part for part in parts if part)

@@ -33,7 +33,12 @@ MEANING = {
     ),
 }
 HOLM = "Holm's correction over all p-values of this table"
-SEVERAL = "With several seeds p is of Student's t test over the seeds' differences."
+SEVERAL = (
+    "With three seeds or more p is of Student's t test over their differences; there is none with two, which such a "
+    "test has no power for, nor where all seeds differ by the same amount."
+)
+SEEDS = 3
+"""Seeds below which a t test is not made."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _measure(cube: Cube, line: Line, metric: str, attack: str) -> Measure:
 
 
 def _p(cube: Cube, line: Line, attack: str, measure: Measure) -> float | None:
-    """The p-value of one seed as it was found; of several, of a t test over their differences."""
+    """The p-value of one seed as it was found; of several, of a t test over their differences, or None."""
     if measure.value is None:
         return None
     if measure.sd is None:
@@ -162,10 +167,13 @@ def _p(cube: Cube, line: Line, attack: str, measure: Measure) -> float | None:
     return t_test(measure.value, measure.sd, measure.seeds_ok)
 
 
-def t_test(mean: float, sd: float, k: int) -> float:
-    """Two-sided p-value of Student's t test that k values, k > 1, have mean 0."""
-    if sd == 0:
-        return float(mean == 0)
+def t_test(mean: float, sd: float, k: int) -> float | None:
+    """Two-sided p-value of Student's t test that k values have mean 0.
+
+    None for fewer than `SEEDS` values, and where they do not differ but by rounding: their deviation tells nothing.
+    """
+    if k < SEEDS or sd <= 1e-12 * max(abs(mean), 1.0):
+        return None
     return float(2 * stdtr(k - 1, -abs(mean) * math.sqrt(k) / sd))
 
 
@@ -185,7 +193,8 @@ def _cell(
     metric: str, measure: Measure, p: float | None, corrected: float | None, footnotes: Footnotes
 ) -> Cell:
     if p is None or corrected is None:
-        return make_cell(metric, measure, footnotes)
+        untested = ["p n/a"] if measure.value is not None and measure.seeds_ok > 1 else []
+        return make_cell(metric, measure, footnotes, details=untested)
     details = [f"p {formats.p_value(p)}, corrected {formats.p_value(corrected)}"]
     marks = STAR if corrected < ALPHA else ""
     return make_cell(metric, measure, footnotes, details=details, marks=marks)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.palette import DARK, LIGHT
-from pdm_lightning.report.results import Figure, StudyResult
+from pdm_lightning.report.results import MEAN_AUC, Figure, StudyResult
 from pdm_lightning.report.tables import Column, Table
 
 
@@ -49,7 +49,7 @@ def render_page(
 
 def study_facts(result: StudyResult) -> list[tuple[str, str, bool]]:
     """What the study holds, for the head of the page: (number, word, whether it is bad news)."""
-    rows = result.rows
+    rows = [row for row in result.rows if row.metric not in MEAN_AUC]
     out = []
     for column, one, many in (
         ("data", "data set", "data sets"),

@@ -31,6 +31,8 @@ TABLES = (
     "ablation",
     "summary",
 )
+#: A detector's mean AUC over the attacks that no detector beside it was fitted on, and over all; of no attack's cell.
+MEAN_AUC = ("mean_auc", "mean_auc_all")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and ``rejection``, which is drawn as curves.
 FIGURES = (*FIGURE_KINDS, "rejection")
@@ -177,6 +179,8 @@ class StudyResult:
     labels : dict of dict
         Per column (``data``, ``model``, ``defense``, ``attack``, ...), name -> label to print. The order
         is the order of display; a name without a label is shown as it is, after the others.
+    fitted : dict of list
+        By the name of each detector that was fitted on an attack: those of the study's attacks that are that one.
     notes : list of str
         What a reader has to know about the numbers.
     failures : list of Failure
@@ -195,6 +199,7 @@ class StudyResult:
     figures: list[Figure] = field(default_factory=list)
     tables: list[str] = field(default_factory=lambda: list(TABLES))
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    fitted: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     card: Card | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.stages import (
+    average,
     clean,
     compare,
     craft,
@@ -47,6 +48,7 @@ BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] =
     "selftest": selftest.build,
     "score": score.build,
     "compare": compare.build,
+    "average": average.build,
     "worst": worst.build,
     "val_clean": validation.clean,
     "val_detector": validation.fit,
@@ -66,8 +68,13 @@ _TRAIN = (
     *_EMBED,
     "pdm_lightning.losses",
     "pdm_lightning.lit",
+    "pdm_lightning.norm",
     "pdm_lightning.optimization",
+    "pdm_lightning.replicas",
+    "pdm_lightning.stages.begun",
+    "pdm_lightning.stages.ddp",
     "pdm_lightning.stages.train",
+    "pdm_lightning.stages.trainer",
     "pdm_lightning.stages.training",
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
@@ -117,6 +124,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "detection.resampling",
         "pdm_lightning.matching",
         "pdm_lightning.stages.compare",
+    ),
+    "average": (
+        "detection.averages",
+        "detection.evaluate",
+        "detection.intervals",
+        "detection.resampling",
+        "pdm_lightning.stages.average",
     ),
     "worst": (
         "detection.joint",

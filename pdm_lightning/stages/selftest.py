@@ -38,8 +38,9 @@ GRADIENTS, MOST, LEAST = 4000, 16, 4
 def build(node: Node, folder: Path, context: Context) -> None:
     """Set the attack of a crafting on a linear classifier, and on classifiers that hide an adversarial image.
 
-    ``selftest.json``: ``known`` with the ``rate`` of successes on ``n`` images of the linear classifier and the
-    ``expected`` one, of the strongest attack there can be; for an attack in a ball ``hidden`` with ``found`` of ``n``
+    ``selftest.json``: ``known`` with the ``rate`` of successes on ``n`` images of the linear classifier, the
+    ``expected`` one, of the strongest attack there can be, and ``nearer``, the share of images whose margin the attack
+    lowered; for an attack in a ball ``hidden`` with ``found`` of ``n``
     images, ``random``, those that a random search found, and ``skipped``, images for which none could be hidden.
     """
     device = torch.device("cpu")
@@ -104,7 +105,9 @@ def known_rate(attack: Attack, images: int, seed: int) -> dict[str, Any]:
         lead, fall = _needed(attack, model, x, y)
         expected = float((fall > lead + confidence).double().mean())
     result = _run(attack, model, _extremes(model), x, y, torch.arange(len(x)), seed)
-    return {"rate": float(result.success.double().mean()), "expected": expected, "n": len(x)}
+    nearer = _lead(model, result.x_adv, y) < _lead(model, x, y)
+    shares = {"rate": float(result.success.double().mean()), "nearer": float(nearer.double().mean())}
+    return shares | {"expected": expected, "n": len(x)}
 
 
 def _hard(attack: Attack, model: Linear, x: Tensor, y: Tensor) -> tuple[Linear, Tensor, Tensor]:
@@ -138,10 +141,14 @@ def _extremes(model: Linear) -> tuple[Tensor, Tensor]:
 
 def _needed(attack: Attack, model: Linear, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) margins of the labels, and by how much any attack of this ball, or of none, can lower them."""
-    with torch.no_grad():
-        lead = (model(x)[:, 1] - model(x)[:, 0]).double() * (2 * y - 1)
     eps = float(attack.eps) if in_ball(attack) else float("inf")  # type: ignore[attr-defined]
-    return lead, reachable(model, x, y, str(getattr(attack, "norm", "linf")), eps)
+    return _lead(model, x, y), reachable(model, x, y, str(getattr(attack, "norm", "linf")), eps)
+
+
+@torch.no_grad()
+def _lead(model: Linear, x: Tensor, y: Tensor) -> Tensor:
+    """(n,) float64 margins of the labels."""
+    return (model(x)[:, 1] - model(x)[:, 0]).double() * (2 * y - 1)
 
 
 @torch.no_grad()

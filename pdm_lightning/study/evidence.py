@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pdm_lightning.card.compare import SURROGATE
 from pdm_lightning.card.evidence import STUDY, Evidence, Model, Run, Watched
 from pdm_lightning.data.base import TEST_ORDER_SEED, balanced_order
 from pdm_lightning.report.results import Row
@@ -16,7 +17,7 @@ from pdm_lightning.stages import features
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.plan import Entry, Node, Plan
 from pdm_lightning.study.probes import CardPlan, Probe
-from pdm_lightning.threat import needs
+from pdm_lightning.threat import lengths, needs, single_step
 
 Opened = Callable[[Node], Artifact | None]
 _KEPT = ("index", "success", "l2", "linf", "zero_gradients", "passes")
@@ -50,7 +51,8 @@ def gather(plan: Plan, opened: Opened, rows: Iterable[Row], failed: Iterable[str
     for probe in card.probes:
         found.probe(probe)
     plain: list[Mapping[str, Any]] = [asdict(row) for row in rows]
-    return Evidence(found.models, list(found.runs.values()), plain, list(failed))
+    probed = all(entry.cell.config["card"]["run"] == "all" for entry in entries)
+    return Evidence(found.models, list(found.runs.values()), plain, list(failed), probed)
 
 
 class _Gatherer:
@@ -74,9 +76,10 @@ class _Gatherer:
         if score is None:
             return
         self.model(entry)
+        threat = config["threat"]["name"]
         if crafting.key not in self.runs:
             attack = crafting.spec["attack"]
-            run = self.run(crafting, attack, STUDY, entry.cell.label("attack"), config["threat"]["name"])
+            run = self.run(crafting, attack, STUDY, entry.cell.label("attack"), threat)
             if run is None:
                 return
             facts = self.json(self.card.validity[crafting.key], "validity.json")
@@ -85,6 +88,8 @@ class _Gatherer:
             lean = bool(config["attack"].get("lean"))
             self.runs[crafting.key] = replace(run, lean=lean, capped=entry.note, facts=facts)
             self.self_tested(crafting, nodes["train"].key)
+        known = self.runs[crafting.key]
+        self.runs[crafting.key] = replace(known, also=(known.also | {threat}) - {known.threat})
         self.watch(entry, score)
 
     def watch(self, entry: Entry, score: Artifact) -> None:
@@ -157,10 +162,11 @@ class _Gatherer:
         if own is None:
             return
         name = f"{own.name}, {probe.role}"
-        run = self.run(probe.node, probe.attack, probe.role, name, own.threat)
+        foreign = own.threat in SURROGATE and "surrogate" not in probe.node.parents
+        run = self.run(probe.node, probe.attack, probe.role, name, "gray_box" if foreign else own.threat)
         if run is not None:
             key = f"{probe.node.key}:{probe.role}:{own.key}"  # one crafting may serve several checks
-            self.runs[key] = replace(run, of=own.key, lean=own.lean)
+            self.runs[key] = replace(run, of=own.key, lean=own.lean, also=own.also)
 
     def run(self, node: Node, attack: dict[str, Any], role: str, name: str, threat: str) -> Run | None:
         """What a crafting came to; None where it is not there."""
@@ -169,6 +175,7 @@ class _Gatherer:
             return None
         rows, counts = load_file(artifact.file("adversarial.safetensors")), artifact.json("craft.json")
         kept: dict[str, Any] = {key: rows[key] for key in _KEPT}
+        right = self.in_order(node)
         return Run(
             key=node.key,
             model=node.parents["train"].key,
@@ -178,13 +185,16 @@ class _Gatherer:
             role=role,
             fooled=rows["predicted"] != rows["y"],
             candidates=counts["candidates"],
-            expected=self.expected(node),
+            tried=len(right),
+            expected=int(right.sum()),
             needs=needs(attack),
+            single_step=single_step(attack),
+            length=tuple(lengths(attack)),
             **kept,
         )
 
-    def expected(self, node: Node) -> int:
-        """Images that the model classifies correctly among those tried, counted anew from its features."""
+    def in_order(self, node: Node) -> Tensor:
+        """(n,) bool: of the images that a crafting has to try, those that its model's features classify correctly."""
         parent = node.parents["features"]
         if parent.key not in self.right:
             artifact = self.opened(parent)
@@ -192,4 +202,4 @@ class _Gatherer:
             test = features.read(artifact)["test"]
             order = balanced_order(test.labels, TEST_ORDER_SEED)
             self.right[parent.key] = (test.predicted == test.labels)[order]
-        return int(self.right[parent.key][: node.spec["images"]].sum())
+        return self.right[parent.key][: node.spec["images"]]

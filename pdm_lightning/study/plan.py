@@ -11,6 +11,7 @@ from typing import Any
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import artifact_key
 from pdm_lightning.study import specs
+from pdm_lightning.study.averages import Average, averages
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.compare import Comparison, comparisons
 from pdm_lightning.study.probes import CardPlan, plan_card
@@ -38,6 +39,7 @@ WAVES = (
     "score",
     "val_score",
     "compare",
+    "average",
     "worst",
 )
 
@@ -124,12 +126,14 @@ class Plan:
     worst: list[Worst] = field(default_factory=list)
     card: CardPlan = field(default_factory=CardPlan)
     compared: list[Comparison] = field(default_factory=list)
+    averaged: list[Average] = field(default_factory=list)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
         asked = [node for entry in self.entries for node in entry.nodes.values()]
         asked += [*(worst.node for worst in self.worst), *self.card.nodes, *(c.node for c in self.compared)]
+        asked += [one.node for one in self.averaged]
         unique = {node.key: node for one in asked for node in ancestry(one)}
         return sorted(unique.values(), key=lambda node: WAVES.index(node.kind))
 
@@ -157,7 +161,8 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
     card, compared = plan_card(entries, planner.node), comparisons(entries, planner.node)
-    return Plan(entries, list(planner.worst(entries)), card, compared)
+    averaged = averages(entries, planner.node)
+    return Plan(entries, list(planner.worst(entries)), card, compared, averaged)
 
 
 def _check_names(entries: list[Entry]) -> None:

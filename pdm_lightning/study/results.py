@@ -12,7 +12,7 @@ from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
-from pdm_lightning.study import compare
+from pdm_lightning.study import averages, compare
 from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
@@ -43,6 +43,7 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     settings = plan.settings
     notes = {row.artifact: row.note for row in rows}
     rows += compare.rows(plan.compared, reader.artifact, reader._status, bandwidth, notes)
+    rows += averages.rows(plan.averaged, reader.artifact, reader._status, bandwidth)
     rows = _distinct([*rows, *reader.worst(plan.worst, notes)])
     failures = [
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
@@ -57,6 +58,7 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
         figures=figures(plan, reader.artifact, answers),
         tables=list(settings["report"]["tables"]),
         labels=_labels(plan),
+        fitted=averages.fitted(plan.entries),
         notes=_notes(plan, outcome),
         failures=failures,
         settings=_settings(plan),

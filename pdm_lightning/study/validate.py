@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
-from pdm_lightning.devices import pick_device
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
+from pdm_lightning.study import validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -30,6 +30,7 @@ from pdm_lightning.study.checks import (
     number,
     shown,
     text,
+    trainer,
     words,
 )
 from pdm_lightning.study.probes import RUNS
@@ -100,11 +101,6 @@ def _places(config: Config) -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"paths.output={output}: that is a file: name a folder")
     choice(config, "store.on_stale", ON_STALE)
-
-
-def _trainer(config: Config) -> None:
-    pick_device(shown(at(config, "trainer.device")))
-    number(config, "trainer.threads", 1, optional=True)
 
 
 def _budget(config: Config) -> None:
@@ -188,12 +184,6 @@ def _detector(config: Config) -> None:
     _plain(config, "detector", "score", "detection.Detector", ("attack",))
     if config["detector"].get("attack") is not None:
         _attack(config, "detector.attack")
-    kept, wanted = config["features"]["train_per_class"], config["detector"].get("kernels_per_class", 0)
-    if wanted > kept:
-        raise ValueError(
-            f"detector.kernels_per_class={wanted}: only features.train_per_class={kept} training embeddings a class "
-            f"are kept: set detector.kernels_per_class={kept}, or features.train_per_class={wanted}"
-        )
 
 
 def _threat(config: Config) -> None:
@@ -275,14 +265,17 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
-    _trainer: ("trainer",),
     check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
+    trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
-    _detector: ("detector", "features", "budget"),
+    _detector: ("detector", "budget"),
     _threat: ("threat",),
+    validate_detector.fitted_on: ("detector",),
+    validate_detector.layers: ("detector", "model", "threat"),
+    validate_detector.sizes: ("detector", "features", "data"),
 }

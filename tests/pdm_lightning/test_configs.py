@@ -41,7 +41,8 @@ FROM_ELSEWHERE = {"model": {"in_channels"}, "optimizer": {"params"}}
 
 @cache
 def composed(group: str, name: str) -> Cell:
-    (cell,) = ask("plan", [f"{group}={name}"])
+    # on a CPU, whatever GPUs are here
+    (cell,) = ask("plan", [f"{group}={name}", "trainer.device=cpu"])
     return cell
 
 

@@ -163,6 +163,43 @@ VALUES: list[Any] = [
         "budget.iterations.cw_wb.stage1_iterations=0",
         "budget.iterations.cw_wb.stage1_iterations=0: a whole number of at least 1 needed",
     ),
+    # what a detector could not be fitted on, before a model is trained for it
+    (
+        "detector=lid attack@detector.attack=selective_pgd",
+        "attack@detector.attack=selective_pgd needs the detector's scores and the gradients of the detector's scores",
+    ),
+    ("detector=lid attack@detector.attack=none", "attack@detector.attack=none: nothing to fit on"),
+    (
+        "detector=lid ~attack@detector.attack detector.label=x",
+        "detector=lid is fitted on an attack: add attack@detector.attack=",
+    ),
+    (
+        "detector=kde +attack@detector.attack=fgsm_010",
+        "detector.attack: detector=kde is fitted on clean images alone: leave it out",
+    ),
+    (
+        "detector=mahalanobis detector.layers=[backbone.stage9]",
+        "detector.layers: model=resnet8 has no layer 'backbone.stage9': choose e.g. embedding, logits, backbone",
+    ),
+    ("detector=knn detector.layer=stage1", "detector.layer: model=resnet8 has no layer 'stage1'"),
+    (
+        "detector=knn detector.k=100000",
+        "detector.k=100000: 1000 training images are kept at most to look for neighbours: set detector.k=1000 at most",
+    ),
+    ("detector=dknn data=mnist detector.k=10001", "detector.k=10001: 10000 training images"),
+    (
+        "detector=lid detector.reference=1",
+        "detector.k=20: 10 training images are kept at most to look for neighbours: set detector.k=9 at most, or raise "
+        "detector.reference",
+    ),
+    (
+        "detector=feature_squeezing detector.medians=[100]",
+        "detector.medians: a window of 100 pixels is larger than the images (16 pixels): use [2]",
+    ),
+    (
+        "detector=feature_squeezing data=cifar10 detector.non_local=[65,3,2]",
+        "detector.non_local: a search window of 65 pixels reaches beyond images of 32 pixels",
+    ),
     ("data.val_size=0", "data.val_size=0: a number above 0"),
     ("data.val_size=2.5", "data.val_size=2.5: a whole number"),
     ("data.size=x", "data.size='x': take one number of pixels"),

@@ -66,6 +66,12 @@ class WrongSign(BIM):
         return replace(crafted, x_adv=(2 * task.x - crafted.x_adv).clamp(0, 1))
 
 
+class WrongWay(CarliniWagner):
+    def craft(self, task: Task) -> Crafted:
+        crafted = super().craft(task)
+        return replace(crafted, x_adv=(2 * task.x - crafted.x_adv).clamp(0, 1))
+
+
 class Half(BIM):
     """Uses half of its ball."""
 
@@ -88,7 +94,20 @@ def test_unsound_attacks_do_not(attack: Attack) -> None:
 
 
 def test_nothing_is_expected_of_no_attack() -> None:
-    assert known_rate(NoAttack(), 20, 0) == {"rate": 0.0, "expected": 0.0, "n": 20}
+    assert known_rate(NoAttack(), 20, 0) == {"rate": 0.0, "nearer": 0.0, "expected": 0.0, "n": 20}
+
+
+def test_a_lean_attack_reaches_nothing_and_goes_the_right_way() -> None:
+    """Ten steps of 0.005 change no prediction; of a wrong sign they raise every margin."""
+    lean = {"max_iterations": 10, "lr": 0.005}
+    assert (
+        known_rate(CarliniWagner(**lean), 30, 0)["rate"],
+        known_rate(CarliniWagner(**lean), 30, 0)["nearer"],
+    ) == (
+        0.0,
+        1.0,
+    )
+    assert known_rate(WrongWay(**lean), 30, 0)["nearer"] == 0.0
 
 
 def test_reference_is_sound() -> None:

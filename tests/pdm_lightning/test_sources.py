@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 #: Code that decides where and how things are kept or shown, not what they are.
 PLUMBING = {
     "pdm_lightning",
+    "pdm_lightning.crew",
     "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
@@ -44,6 +45,7 @@ BORROWED = {
     "train": set(),
     "proxy": set(),
     "compare": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
+    "average": {"detection.base", "detection.clusters", "pdm_lightning.stages.context"},
     "worst": {
         "detection.distortion",
         "detection.rates",

@@ -57,6 +57,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         change("unbounded 1", fooled=first(199)),
         "1 of 200 images withstand every unbounded attack",
     ),
+    "an image withstands on classifier and detector": (
+        "unbounded",
+        change("unbounded 3", success=first(199)),
+        "digits ce, past KDE: 1 of 200 images withstand every unbounded attack",
+    ),
+    "an unbounded attack of the study reaches nothing": (
+        "unbounded",
+        lambda e: M.add(M.run("mine", M.NEAREST_JOINT, 200, 0, threat="white_box", needs=M.ALL))(e),
+        "past KDE: mine alone reaches 0%, unbounded",
+    ),
+    "an unbounded attack that takes no gradient": (
+        "unbounded",
+        lambda e: M.add(replace(M.run("mine", M.NEAREST, 0, 0), passes=torch.zeros(200)))(e),
+        "digits ce: mine alone reaches 0%",
+    ),
     "success falls": ("monotone", change("bim wider", fooled=first(178)), "success falls by 2 of 200"),
     "success falls between the study's own": (
         "monotone",
@@ -73,6 +88,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "converged",
         change("selective doubled", success=first(172)),
         "white_box, selective: twice",
+    ),
+    "more restarts find more": (
+        "converged",
+        change("selective restarts", success=first(172)),
+        "selective, restarts: twice the restarts change the success of 2 of 200",
+    ),
+    "twice as long comes nearer": (
+        "converged",
+        lambda e: M.add(*nearest(2.0, 1.96))(e),
+        "twice the iterations change the median distance from 2 to 1.96",
+    ),
+    "twice as long comes into the ball": (
+        "converged",
+        lambda e: M.add(*nearest(2.0, 2.0, inside=2))(e),
+        "twice the iterations change the success inside linf 0.2 of 2 of 200",
     ),
     "white box is weaker": (
         "threats",
@@ -98,6 +128,16 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "noise",
         facts("fgsm", noise={"fooled": 120, "n": 200}),
         "noise of the same size fools 120 of 200 images, the attack 120",
+    ),
+    "no more than noise, where both do little": (
+        "noise",
+        lambda e: facts("fgsm", noise={"fooled": 2, "n": 200})(change("fgsm", fooled=first(1))(e)),
+        "fools 2 of 200 images, the attack 1: it is broken",
+    ),
+    "carries over no better than noise": (
+        "noise",
+        lambda e: facts("carried", noise={"fooled": 3, "n": 200})(change("carried", fooled=first(3))(e)),
+        "fools 3 of 200 images, the attack 3",
     ),
     "zero gradients at clean images": (
         "gradients",
@@ -126,9 +166,19 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         change("bim margin", fooled=first(182)),
         "with the margin loss 2 of 200 images more fall",
     ),
+    "a loss that saturates, in one step": (
+        "gradients",
+        lambda e: M.add(M.run("fgsm margin", M.FGSM, 122, role="margin", of="fgsm"))(e),
+        "2 of 200 images more fall to the same single step",
+    ),
     "outside the box": ("validity", facts("bim", outside_box=1), "1 of 200 images lie outside [0, 1]"),
     "outside the ball": ("validity", facts("bim", outside_ball=1), "1 of 200 images lie outside the radius"),
     "wrong claims": ("validity", facts("bim", claims_wrong=2), "2 of 200 recorded outcomes"),
+    "distances that are not those of the images": (
+        "validity",
+        facts("bim", recorded_distance_error=1e-4),
+        "recorded distances are off by up to 0.0001",
+    ),
     "fragile": (
         "validity",
         facts("bim", rounded={"fooled": 100, "n": 180}, rounded_directed={"fooled": 170, "n": 180}),
@@ -143,6 +193,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "disjoint",
         known_of(splits=M.SPLITS | {"shared_validation": 900}),
         "900 are validation images",
+    ),
+    "validation in train": (
+        "disjoint",
+        known_of(splits=M.SPLITS | {"validation_in_train": 11}),
+        "11 of 1000 validation images are training images",
     ),
     "too many alarms": (
         "disjoint",
@@ -171,6 +226,21 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         M.change_rows(M.row("joint_success@0.01", n=49)),
         "1 rest on fewer than 50 images",
     ),
+    "a rate of few that is no AUC": (
+        "counts",
+        M.change_rows(M.row("transfer_rate", n=12)),
+        "1 rest on fewer than 50 images (ce bim kde transfer_rate)",
+    ),
+    "a rate that nobody has thought of": (
+        "counts",
+        M.change_rows(M.row("joint_accuracy@0.05", ci_high=None), M.row("mine", ci_high=None)),
+        "2 have no interval (ce bim kde joint_accuracy@0.05)",
+    ),
+    "fewer tried than asked for": (
+        "counts",
+        change("bim", candidates=210),
+        "210 test images tried by its own account, 220 by its settings",
+    ),
     "a distance alone": (
         "counts",
         M.change_rows(M.row("distortion", 0.1, attack="cw")),
@@ -182,6 +252,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         selftest("bim", "known", rate=0.97),
         "97.0% of 100 images of a linear model, where 100.0% fall",
     ),
+    "lean, of a wrong sign": (
+        "selftest",
+        lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.0, nearer=0.4)(e)),
+        "it lowers the margin of 40% of 100 images",
+    ),
     "blind to the hidden": ("selftest", selftest("bim", "hidden", found=15), "finds 15 of 16"),
     "implausible": ("selftest", idle_white_box, "implausible: 81.8% claimed, 75.3% is the best known"),
 }
@@ -190,6 +265,9 @@ SEEN_BY_OTHERS = {
     "constant detector": {"threats", "disjoint"},
     "implausible": {"selftest", "threats", "converged", "gradient_free"},
     "gray box is weaker": {"threats", "iterated"},
+    "carries over no better than noise": {"noise"},
+    # it also changes nothing, or does less than noise: other checks see that
+    "an unbounded attack that takes no gradient": {"unbounded", "noise"},
 }
 
 
@@ -197,6 +275,8 @@ SEEN_BY_OTHERS = {
 HARMLESS: dict[str, tuple[str, Change]] = {
     "one of 200 is half a percent": ("monotone", change("bim wider", fooled=first(179))),
     "one exception": ("threats", change("bim", watched={"KDE": M.watched(171)})),
+    "half a percent nearer": ("converged", lambda e: M.add(*nearest(2.0, 1.99, inside=1))(e)),
+    "the distance of failures": ("converged", lambda e: M.add(*nearest(2.0, 2.0, failures=1.0))(e)),
     "a lean attack has not converged": (
         "converged",
         lambda e: change("bim", lean=True)(change("bim doubled", fooled=first(199))(e)),
@@ -215,8 +295,29 @@ HARMLESS: dict[str, tuple[str, Change]] = {
     ),
     "no attack leaves every image standing": ("unbounded", lambda e: M.add(idle())(e)),
     "one step carries over better": ("iterated", lambda e: M.add(carried_bim())(e)),
+    "an attack whose length has another name": (
+        "iterated",
+        lambda e: M.add(M.run("apgd", M.APGD, 180, 150))(e),
+    ),
+    "an unbounded attack of the study misses a few": (
+        "unbounded",
+        lambda e: M.add(M.run("mine", M.NEAREST, 190, 150))(e),
+    ),
+    "the same attack in gray and white box": (
+        "threats",
+        lambda e: change("bim", also=frozenset({"white_box"}))(e),
+    ),
     "another detector": ("monotone", lambda e: M.add(other_detector())(e)),
+    "noise fools one by chance": (
+        "noise",
+        lambda e: facts("fgsm", noise={"fooled": 1, "n": 200})(change("fgsm", fooled=first(1))(e)),
+    ),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
+    "distances within rounding": ("validity", facts("bim", recorded_distance_error=3e-5)),
+    "one percent of the validation images": (
+        "disjoint",
+        known_of(splits=M.SPLITS | {"validation_in_train": 10}),
+    ),
     "one of a handful is lost": (
         "validity",
         facts("bim", rounded={"fooled": 1, "n": 2}, rounded_directed={"fooled": 0, "n": 2}),
@@ -229,6 +330,10 @@ HARMLESS: dict[str, tuple[str, Change]] = {
         "selftest",
         lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.1)(e)),
     ),
+    "a lean attack reaches nothing, but goes the right way": (
+        "selftest",
+        lambda e: change("bim", lean=True)(selftest("bim", "known", rate=0.0, nearer=0.9)(e)),
+    ),
     "a distance far outside the ball": ("threats", lambda e: M.add(far_away())(e)),
 }
 
@@ -237,6 +342,21 @@ def idle() -> Any:
     none = M.run("none", {"_target_": "attacks.NoAttack"}, 0, 0)
     told = none.facts | {"unchanged": 200, "noise": {"fooled": 0, "n": 200}}
     return replace(none, passes=torch.zeros(200, dtype=torch.int64), facts=told)
+
+
+def nearest(l2: float, doubled: float, inside: int = 0, failures: float | None = None) -> Any:
+    """C&W, which all but ten images fall to, and at twice its length: median distances, and how many come nearer."""
+    attack = {"_target_": "attacks.CarliniWagner", "max_iterations": 1000}
+    runs = M.run("cw", attack, 190, 150), M.run("cw doubled", attack, 190, role="doubled", of="cw")
+    linf = torch.full((200,), 0.3)
+    own, probe = (
+        replace(run, l2=torch.full((200,), far), linf=linf)
+        for run, far in zip(runs, (l2, doubled), strict=True)
+    )
+    probe = replace(probe, linf=torch.where(first(inside), torch.tensor(0.1), linf))
+    if failures is not None:
+        probe = replace(probe, l2=torch.where(first(190), probe.l2, torch.tensor(failures)))
+    return own, probe
 
 
 def carried_bim() -> Any:
@@ -268,10 +388,10 @@ def tied(evidence: Evidence) -> Evidence:
 
 #: What is left out, so that a check has nothing to judge.
 ABSENT: dict[str, tuple[str, Change]] = {
-    "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2")),
+    "no unbounded attack": ("unbounded", M.without("unbounded 1", "unbounded 2", "unbounded 3")),
     "one size": ("monotone", M.without("bim wider")),
     "no single step": ("iterated", M.without("fgsm", "bim one step", "carried")),
-    "not doubled": ("converged", M.without("bim doubled", "selective doubled")),
+    "not doubled": ("converged", M.without("bim doubled", "selective doubled", "selective restarts")),
     "no white box": ("threats", M.without("selective")),
     "no black box": ("threats", M.without("carried")),
     "gradients alone": ("gradient_free", M.without("bim square", "selective square")),

@@ -82,6 +82,12 @@ def test_no_evidence_is_no_verdict(which: str) -> None:
     assert check(Evidence({}, [], []), which).verdict == "NOT RUN"
 
 
+def test_what_pdml_check_does_not_help_is_said() -> None:
+    evidence = M.without("bim wider")(M.sound())
+    assert "pdml check runs what it needs" in check(evidence, "monotone").says
+    assert "no attack of this study" in check(replace(evidence, probed=True), "monotone").says
+
+
 def test_not_run_says_which() -> None:
     says = check(M.without("carried")(M.sound()), "threats").says
     assert "not compared: gray box >= black box;" in says
@@ -105,6 +111,12 @@ def test_not_judged_is_told() -> None:
     assert any("KDE at 1 %: too few" in told for told in card["disjoint"].not_judged)
 
 
+def test_an_iterated_attack_without_a_length_is_judged_but_not_doubled() -> None:
+    evidence = M.add(M.run("apgd", M.APGD, 118, 110))(M.sound())
+    assert "digits ce, gray_box, apgd against fgsm" in check(evidence, "iterated").says
+    assert "apgd: no number of iterations to double" in check(evidence, "converged").not_judged
+
+
 def test_hidden_images_that_say_nothing_are_told() -> None:
     none = PARTS["selftest"]("bim", "hidden", found=0, n=0)(M.sound())
     assert "bim, hidden images: none could be hidden" in check(none, "selftest").not_judged
@@ -122,6 +134,21 @@ def test_a_white_box_that_is_lean_is_not_judged() -> None:
     assert found.verdict == "NOT RUN" and "declared lean" in found.not_judged[0]
 
 
+def test_the_same_attacks_under_two_names_compare_nothing() -> None:
+    evidence = M.without("selective")(change("bim", also=frozenset({"white_box"}))(M.sound()))
+    found = check(evidence, "threats")
+    assert found.verdict == "NOT RUN" and "are those of who knows less" in found.not_judged[0]
+    worst = check(evidence, "counts").numbers["worst case over all attacks"]["by_model_and_threat"]
+    assert (worst["digits ce, white_box"], worst["digits ce, gray_box"]) == (0.9, 0.9)
+
+
+def test_a_plain_attack_of_the_white_box_counts_there() -> None:
+    """Without it the white box would be weaker than the gray one."""
+    weak = BROKEN["white box is weaker"][1](M.sound())
+    assert check(weak, "threats").verdict == "FAIL"
+    assert check(change("bim", also=frozenset({"white_box"}))(weak), "threats").verdict == "PASS"
+
+
 def test_numbers_of_the_threats() -> None:
     (white, black) = check(BROKEN["white box is weaker"][1](M.sound()), "threats").numbers.values()
     assert white == {"exceptions": 2, "n": 200, "more": 0.85, "less": 0.86, "more_with_all_attacks": 0.86}
@@ -132,6 +159,16 @@ def test_numbers_of_the_noise() -> None:
     numbers = check(M.sound(), "noise").numbers["digits ce, gray_box, bim"]
     assert (numbers["noise"], numbers["attack"], numbers["n"]) == (0.02, 0.9, 200)
     assert numbers["auc"]["KDE"]["noise_against_clean"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_does_not_carry_over_is_not_held_against_noise() -> None:
+    """One of 200 by a transferred attack, one of 200 by noise: the attack is weak there, not broken."""
+    evidence = PARTS["facts"]("carried", noise={"fooled": 1, "n": 200})(
+        change("carried", fooled=first(1))(M.sound())
+    )
+    found = check(evidence, "noise")
+    assert found.verdict == "PASS" and "transfer, carried: it carries over to 1 of 200" in found.not_judged[0]
+    assert found.says.startswith("3 comparisons") and len(found.numbers) == 4
 
 
 def test_worst_case_image_by_image() -> None:
@@ -169,6 +206,16 @@ def test_claim_counts_flagged_clean_images_as_lost() -> None:
 def test_unknown_data_are_not_judged() -> None:
     found = check(known_of(data="digits")(idle_white_box(M.sound())), "selftest")
     assert found.verdict == "PASS" and "no robust accuracy is known" in " ".join(found.not_judged)
+    # the claim stands among the numbers, and is no comparison
+    assert any("robust accuracy" in what for what in found.numbers)
+    assert found.says.startswith("2 comparisons, no fault")
+
+
+def test_a_claim_that_cannot_be_judged_is_no_verdict() -> None:
+    found = check(known_of(data="digits", selftest={})(idle_white_box(M.sound())), "selftest")
+    assert found.verdict == "NOT RUN"
+    alone = known_of(data="digits")(replace(M.sound(), runs=[M.run("bim", M.BIM, 180, 150)]))
+    assert check(alone, "counts").numbers["worst case over all attacks"]
 
 
 def test_best_known() -> None:

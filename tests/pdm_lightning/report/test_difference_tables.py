@@ -99,20 +99,31 @@ def test_several_seeds_are_tested_over_their_differences(make):
         "3 seeds",
         f"p {formats.p_value(p)}, corrected {formats.p_value(p)}",
     )
-    assert "Student's t test over the seeds' differences" in table.caption
+    assert "Student's t test over their differences" in table.caption
     summary = build_tables(make.study(rows, tables=["summary"]))
     labels = [row.label for table in summary for row in table.rows]
     assert "AUC, paired rule, minus that of ce" in labels
     assert not [label for label in labels if label.startswith("p-value")]
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))
+@pytest.mark.parametrize("values", [(0.1, 0.1, 0.1), (0.0, 0.0, 0.0), (0.1, 0.12)])
+def test_seeds_that_agree_or_are_two_have_no_p_value(make, values):
+    rows = [
+        row for seed, value in enumerate(values) for row in pair(make, "pdm", "cw", value, 0.5, seed=seed)
+    ]
+    (table,) = tables_of(make, [*base(make), *rows])
+    (cell,) = table.rows[0].cells
+    assert cell.details == (f"{len(values)} seeds", "p n/a") and not cell.marks
+    assert "(0 of them)" in table.footnotes[0] and "all seeds differ by the same amount" in table.caption
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=6))
 def test_the_t_test_is_scipy_s(values):
     mean = sum(values) / len(values)
     sd = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     if sd > 1e-6:
         assert t_test(mean, sd, len(values)) == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-6)
-    assert (t_test(0.0, 0.0, 3), t_test(0.1, 0.0, 3)) == (1.0, 0.0)
+    assert t_test(0.0, 0.0, 3) is t_test(0.1, 0.0, 3) is t_test(0.1, 0.1, 2) is None
 
 
 def test_holm_by_hand():
