@@ -144,7 +144,9 @@ def _drawing(kind: str, panel: dict[str, Any]) -> Callable[[], np.ndarray]:
     """A picture as the report has it, drawn when it is called."""
 
     def draw() -> np.ndarray:
-        from pdm_lightning.report.figures import panel_png  # Matplotlib, which planning a study need not wait for
+        from pdm_lightning.report.figures import (
+            panel_png,  # Matplotlib, which planning a study need not wait for
+        )
 
         png = panel_png(Figure(kind, kind, ""), panel, LIGHT)
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
