@@ -174,6 +174,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
     "outside the box": ("validity", facts("bim", outside_box=1), "1 of 200 images lie outside [0, 1]"),
     "outside the ball": ("validity", facts("bim", outside_ball=1), "1 of 200 images lie outside the radius"),
     "wrong claims": ("validity", facts("bim", claims_wrong=2), "2 of 200 recorded outcomes"),
+    "fragile, jointly": (
+        "validity",
+        facts("selective", rounded_joint={"held": 160, "n": 170}),
+        "10 of 170 joint successes do not survive rounding to 8 bits",
+    ),
     "distances that are not those of the images": (
         "validity",
         facts("bim", recorded_distance_error=1e-4),
@@ -313,6 +318,10 @@ HARMLESS: dict[str, tuple[str, Change]] = {
         lambda e: facts("fgsm", noise={"fooled": 1, "n": 200})(change("fgsm", fooled=first(1))(e)),
     ),
     "the better rounding counts": ("validity", facts("bim", rounded={"fooled": 0, "n": 180})),
+    "eight joint successes of 170 are lost": (
+        "validity",
+        facts("selective", rounded_joint={"held": 162, "n": 170}),
+    ),
     "distances within rounding": ("validity", facts("bim", recorded_distance_error=3e-5)),
     "one percent of the validation images": (
         "disjoint",
