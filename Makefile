@@ -7,7 +7,7 @@ ARGS ?= experiment=quickstart
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types check bench clean
+.PHONY: help run test lint format types check bench faults slurm ray clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,17 @@ check: lint types test ## everything that CI runs
 bench: $(BIN)/.developer ## measure the attacks beside public libraries (make bench BENCH="--families fgsm,bim")
 	$(BIN)/python -m pip install --quiet -e '.[benchmark]'
 	$(BIN)/python -m benchmarks.attacks $(BENCH)
+
+faults: $(BIN)/.developer ## kill a study 20 times and compare it with an undisturbed one
+	$(BIN)/python -m tests.integration.faults $(FAULTS)
+
+slurm: $(BIN)/.developer ## a sweep on a real Slurm of one node (apt install slurm-wlm munge)
+	$(BIN)/python -m pip install --quiet -e '.[slurm]'
+	$(BIN)/python -m tests.integration.slurm
+
+ray: $(BIN)/.developer ## a sweep on a real Ray of this machine
+	$(BIN)/python -m pip install --quiet -e '.[ray]'
+	$(BIN)/python -m tests.integration.on_ray
 
 clean: ## delete the virtual environment and caches; outputs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

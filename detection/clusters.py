@@ -6,7 +6,6 @@ import math
 import warnings
 
 import torch
-from sklearn.metrics import davies_bouldin_score
 from torch import Tensor
 
 
@@ -97,6 +96,8 @@ def davies_bouldin(embeddings: Tensor, labels: Tensor) -> float:
         warnings.warn(f"the Davies-Bouldin index is undefined: {reason}", stacklevel=2)
         return math.nan
     scaled = (points - points.mean(dim=0)) / scale
+    from sklearn.metrics import davies_bouldin_score  # a second that planning a study need not wait
+
     return float(davies_bouldin_score(scaled.cpu().numpy(), member.cpu().numpy()))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from detection.features import Features
@@ -100,6 +99,8 @@ def logistic(negatives: Tensor, positives: Tensor) -> dict[str, Tensor]:
     dict of str to Tensor
         "weights" (L,) and "bias" (1,) float64, for scores that are *not* standardised: `weighted`.
     """
+    from sklearn.linear_model import LogisticRegression  # a second that planning a study need not wait
+
     both = torch.cat([negatives.detach().cpu(), positives.detach().cpu()])
     mean, spread = both.mean(dim=0), both.std(dim=0)
     spread = torch.where(spread > 0, spread, torch.ones_like(spread))  # a constant score tells nothing

@@ -17,6 +17,8 @@ Usage
   pdml report [overrides]      write the report of the same command from what is stored, computing nothing
   pdml check [overrides]       run, with the attacks that the evaluation card asks for; fails where a check fails
                                (--strict: also where one could not be run)
+  pdml tune [overrides]        search hyper-parameters on validation images: key=interval(...), choice(...), range(...)
+  pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group
   pdml --version
@@ -28,6 +30,7 @@ Examples
   pdml run experiment=table2 data=mnist data.download=true model=resnet20 budget=cpu
   pdml run experiment=table2 data=image_folder data.root=/path/to/images
   pdml check experiment=detectors --strict
+  pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' defense.q=0.1,0.3,0.5 tune.trials=20
   pdml run -m experiment=ablation seed=0,1,2 logger=wandb
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell
@@ -37,7 +40,7 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "completion", "--help", "--version")
+WORDS = (*COMMANDS, "tune", "wandb", "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command == "tune" and "--version" not in rest:
+        sys.path.append(os.getcwd())  # as below
+        from pdm_lightning.study.tune import tune
+
+        return tune(rest)
     if command in COMMANDS and "--version" not in rest:
         # modules of the user's own lie where the command is typed; last, so that none hides an installed one
         sys.path.append(os.getcwd())
@@ -80,13 +88,17 @@ def _dispatch(words: list[str]) -> int:
         cells = ask(command, rest)
         if not cells:  # Hydra printed its help or a configuration
             return 0
-        # only now, because PyTorch takes seconds to import
+        # only now, because PyTorch takes seconds to import, and what trains and draws some more
+        if command == "plan":
+            from pdm_lightning.study.show import show
+
+            return show(cells)
         from pdm_lightning.study.commands import perform
 
-        return perform(command, rest, cells, strict=strict)
+        return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
-    elif command == "--version" or command in COMMANDS:
+    elif command == "--version" or command in (*COMMANDS, "tune"):
         from pdm_lightning import __version__
 
         print(f"pdml {__version__}")
@@ -94,6 +106,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
+    elif command == "wandb":
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.wandb_commands import wandb
+
+        return wandb(rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
@@ -107,4 +124,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    return f"unknown command {word!r}{nearest(word, WORDS)} ({', '.join(COMMANDS)}, completion; pdml --help explains)"
+    known = ", ".join((*COMMANDS, "tune", "wandb", "completion"))
+    return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

@@ -15,6 +15,8 @@ COMMANDS = {
     "plan": "show what a run would compute",
     "check": "run what is missing and judge it by the evaluation card",
     "report": "write the report from what is stored",
+    "tune": "search hyper-parameters on validation images",
+    "wandb": "write a sweep for W&B's agents, or the project's dashboard",
     "completion": "print the completion script of a shell",
 }
 
@@ -115,8 +117,10 @@ def candidates(line: str) -> list[str]:
         found = [*COMMANDS, *(("--help", "--version") if word.startswith("-") else ())]
     elif words[0] == "completion":
         found = list(SCRIPTS) if len(words) == 1 else []
+    elif words == ["wandb"]:
+        found = ["sweep", "dashboard"]
     elif words[0] in COMMANDS:
-        found = _arguments(words[1:], word)
+        found = _arguments(words[2 if words[0] == "wandb" else 1 :], word)
     else:
         found = []
     return [choice for choice in found if choice.startswith(word)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,42 @@ def pick_device(name: str = "auto") -> torch.device:
         numbers = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise ValueError(f"trainer.device={name}: this machine has {numbers}")
     return torch.device("cuda", index)
+
+
+def several(held: Sequence[torch.device], count: int, key: str) -> list[torch.device]:
+    """A device for each of `count` processes.
+
+    Parameters
+    ----------
+    held : sequence of torch.device
+        Devices that are theirs; where it is a single one, the GPUs after it are too, and a CPU is for all.
+    count : int
+    key : str
+        The override that asks for so many, for the error.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer GPUs.
+    """
+    if len(held) >= count:
+        return list(held[:count])
+    first = held[0]
+    if first.type != "cuda":
+        return [first] * count
+    start, present = first.index or 0, torch.cuda.device_count()
+    if start + count > present:
+        raise ValueError(
+            f"{key}={count}: PyTorch sees {present} GPUs here, from cuda:{start} on {present - start}: "
+            f"use {key}={present - start}"
+        )
+    return [torch.device("cuda", start + rank) for rank in range(count)]
+
+
+def share_of_threads(device: torch.device, count: int) -> int:
+    """CPU threads of each of `count` processes: a part of this one's where the CPU computes."""
+    threads = torch.get_num_threads()
+    return max(1, threads // count) if device.type == "cpu" else threads
 
 
 def set_threads(n: int | None) -> int:

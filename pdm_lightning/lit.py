@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pdm_lightning.losses import CombinedLoss, Outputs
 from pdm_lightning.models import Classifier
 from pdm_lightning.optimization import lr_factor, make_optimizer
+from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
 
 
@@ -27,6 +28,9 @@ class PDMModule(pl.LightningModule):
     Values of a step stay on the device; every `log_every` steps their means become one row of ``history``, go
     to the trainer's loggers, and are checked for NaN. Validation adds a row of its own. A step is a function
     of the weights, the optimizer's state, the batch, the seed and the step's number, so a resume is exact.
+
+    Where several processes train together, each gets the whole batch and computes its own rows; loss and logged
+    values are those of the whole batch, in every process.
 
     Parameters
     ----------
@@ -48,6 +52,8 @@ class PDMModule(pl.LightningModule):
     teacher
         Classifier that is distilled: the loss sees its readout logits of every batch, as training shows it. A
         frozen copy in eval mode is asked, which is no part of this module's parameters, state or checkpoints.
+    replica
+        Which of the processes that train together this one is.
 
     Raises
     ------
@@ -65,6 +71,7 @@ class PDMModule(pl.LightningModule):
         seed: int = 0,
         log_every: int = 20,
         teacher: Classifier | None = None,
+        replica: Replica = ALONE,
     ) -> None:
         super().__init__()
         if forward not in ("concatenated", "separate"):
@@ -76,7 +83,7 @@ class PDMModule(pl.LightningModule):
                 f"the teacher knows {teacher.num_classes} classes, the classifier {classifier.num_classes}: "
                 "train both on the same data"
             )
-        self.classifier, self.loss = classifier, loss
+        self.classifier, self.loss, self.replica = classifier, loss, replica
         self.optimizer_spec = dict(optimizer_spec)
         self.separate, self.seed, self.log_every = forward == "separate", seed, log_every
         self.factor = lr_factor(self.optimizer_spec.get("schedule"), total_steps)
@@ -100,24 +107,24 @@ class PDMModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute the loss of a batch {x (B or 2B, C, H, W) in [0, 1], y, step, same of pairs}."""
         self._step = step = int(batch["step"])
-        torch.manual_seed(derive(self.seed, "step", step))
+        # each process has dropout of its own; the first one's is that of a process alone
+        own = [self.replica.rank] if self.replica.rank else []
+        torch.manual_seed(derive(self.seed, "step", step, *own))
         factor = self.factor(step)
         for group, base in zip(self._optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = base * factor
-        out = self._outputs(batch["x"], batch["y"], batch.get("same"))
+        out = self._outputs(batch, separate=self.separate)
         total, values = self.loss(out)
         self._branches = 2 if out.paired else 1
         self._pending.append(self._values(total, values, out.logits, out.labels))
         self.images_seen += len(out.labels)
         if len(self._pending) >= self.log_every:
             self.flush()
-        return total
+        return self.replica.scale(total)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the validation means; the accuracy counts the anchors of pairs alone."""
-        x = batch["x"]
-        z, raw = self.classifier.embed_and_raw(x)
-        out = Outputs(z, raw, batch["y"], batch.get("same"), self._answers(x))
+        out = self._outputs(batch)
         total, values = self.loss(out)
         _, logits, labels = out.branches()[0]
         row = self._values(total, values, logits, labels)
@@ -167,13 +174,22 @@ class PDMModule(pl.LightningModule):
         self.history = list(checkpoint["pdm_history"])
         self.images_seen = int(checkpoint["pdm_images_seen"])
 
-    def _outputs(self, x: Tensor, y: Tensor, same: Tensor | None) -> Outputs:
-        if same is None or not self.separate:
-            z, raw = self.classifier.embed_and_raw(x)
-        else:
-            halves = [self.classifier.embed_and_raw(half) for half in x.split(len(same))]
+    def _outputs(self, batch: dict[str, Any], separate: bool = False) -> Outputs:
+        """What the loss sees of the whole batch."""
+        y, same = batch["y"], batch.get("same")
+        branches = 1 if same is None else 2
+        # the last batch of a validation may be uneven: every process computes all of it
+        replica = self.replica if self.replica.divides(len(y) // branches) else ALONE
+        x = replica.share(batch["x"], branches)
+        if separate and branches == 2:
+            halves = [self.classifier.embed_and_raw(half) for half in x.chunk(2)]
             z, raw = (torch.cat(parts) for parts in zip(*halves, strict=True))
-        return Outputs(z, raw, y, same, self._answers(x))
+        else:
+            z, raw = self.classifier.embed_and_raw(x)
+        answers = self._answers(x)
+        if answers is not None:
+            answers = replica.gather(answers, branches)
+        return Outputs(replica.gather(z, branches), replica.gather(raw, branches), y, same, answers)
 
     @torch.no_grad()
     def _answers(self, x: Tensor) -> Tensor | None:

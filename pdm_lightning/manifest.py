@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 
+_KIND, _KEY = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[0-9a-f]{16}")
 _verified: set[tuple[str, int]] = set()  # folder and manifest's time of those whose hashes were checked
 
 
@@ -45,15 +47,20 @@ def artifact_key(kind: str, spec: Mapping[str, Any], parents: Mapping[str, str])
     str
         The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", kind):
+    return key_of(kind, canonical(spec), parents)
+
+
+def key_of(kind: str, spec: str, parents: Mapping[str, str]) -> str:
+    """`artifact_key` of settings that are `canonical` text already: many artifacts of a plan share theirs."""
+    if not _KIND.fullmatch(kind):
         raise ValueError(f"the kind {kind!r} names a folder: use lower-case letters, digits and underscores")
     for role, parent in parents.items():
-        if not re.fullmatch(r"[0-9a-f]{16}", str(parent)):
+        if not _KEY.fullmatch(str(parent)):
             raise ValueError(
                 f"the parent '{role}' of a {kind} is given as {parent!r}, which is no artifact key"
             )
-    whole = {"schema": SCHEMA, "kind": kind, "spec": _plain(spec, ""), "parents": dict(parents)}
-    return hashlib.sha256(canonical(whole).encode()).hexdigest()[:16]
+    whole = f'{{"kind":"{kind}","parents":{canonical(parents)},"schema":{SCHEMA},"spec":{spec}}}'
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def canonical(value: Any) -> str:
@@ -91,7 +98,7 @@ def source_hash(modules: Sequence[str]) -> str:
 @cache
 def _module_hash(name: str) -> str:
     try:
-        spec = importlib.util.find_spec(name)
+        spec = _find(name)
     except ModuleNotFoundError:
         spec = None
     if spec is None or (spec.origin is None and not spec.submodule_search_locations):
@@ -100,6 +107,18 @@ def _module_hash(name: str) -> str:
     for label, path in _sources(spec.origin, spec.submodule_search_locations):
         digest.update(f"{label}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """A module's spec; `importlib.util.find_spec` would import the packages around it, PyTorch and all."""
+    top, *inner = name.split(".")
+    spec, path = importlib.util.find_spec(top), top
+    for part in inner:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        path = f"{path}.{part}"
+        spec = PathFinder.find_spec(path, spec.submodule_search_locations)
+    return spec or importlib.util.find_spec(name)  # a package may have finders of its own
 
 
 def _sources(origin: str | None, folders: Sequence[str] | None) -> Iterator[tuple[str, Path]]:
@@ -182,7 +201,8 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
 def read(folder: Path) -> dict[str, Any]:
     """Read a folder's manifest (CorruptArtifact where it cannot be read as one)."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        with open(f"{folder}/{MANIFEST}", "rb") as file:
+            content = json.loads(file.read())
         if {"schema", "kind", "key", "spec", "parents", "source", "files"} <= content.keys():
             return dict(content)
     except (ValueError, AttributeError):
@@ -192,7 +212,15 @@ def read(folder: Path) -> dict[str, Any]:
 
 def content_digest(folder: Path) -> str:
     """Digest of what a folder's manifest says of its files (16 hex digits): another content, another digest."""
-    return hashlib.sha256(canonical(read(folder)["files"]).encode()).hexdigest()[:16]
+    return files_digest(read(folder)["files"])
+
+
+def files_digest(files: Mapping[str, Any]) -> str:
+    """`content_digest` of the files that a manifest names."""
+    text = json.dumps(
+        files, sort_keys=True, separators=(",", ":")
+    )  # `canonical`, of names, sizes and hashes alone
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def complete(folder: Path, key: str, source: str) -> bool:

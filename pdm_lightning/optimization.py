@@ -28,7 +28,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(module: nn.Module, spec: Mapping[str, Any]) -> Optimizer:
+def make_optimizer(module: nn.Module, spec: Mapping[str, Any], *, brief: bool = False) -> Optimizer:
     """Build the optimizer of a spec.
 
     Parameters
@@ -38,6 +38,9 @@ def make_optimizer(module: nn.Module, spec: Mapping[str, Any]) -> Optimizer:
     spec
         ``_target_`` (dotted name of an optimizer class), ``lr``, ``weight_decay`` and the class's own
         arguments; ``name`` and ``schedule`` are passed over.
+    brief
+        Leave out what keeps an optimizer apart from PyTorch's compiler, which takes a second to import: for an
+        optimizer that is only looked at, or tried for a few steps.
 
     Raises
     ------
@@ -50,6 +53,9 @@ def make_optimizer(module: nn.Module, spec: Mapping[str, Any]) -> Optimizer:
         raise ValueError(
             f"optimizer._target_ {spec.get('_target_')!r} not found: name e.g. torch.optim.SGD"
         ) from error
+    if brief and inspect.isclass(target) and issubclass(target, Optimizer):
+        plain = {"add_param_group": inspect.unwrap(target.add_param_group)}
+        target = type(target.__name__, (target,), plain)
     arguments = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS}
     # one kernel over all parameters: on small networks the loop over them is a sizeable part of a step
     if "fused" in inspect.signature(target).parameters:

@@ -20,8 +20,9 @@ from typing import Any
 from pdm_lightning import lease, manifest
 from pdm_lightning.full_disk import StoreFull, one_line_when_full
 from pdm_lightning.manifest import MANIFEST, CorruptArtifact, artifact_key, source_hash
+from pdm_lightning.survey import Survey, standing, word
 
-__all__ = ["Artifact", "CorruptArtifact", "Store", "StoreFull", "artifact_key", "source_hash"]
+__all__ = ["Artifact", "CorruptArtifact", "Store", "StoreFull", "Survey", "artifact_key", "source_hash"]
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,7 @@ class Store:
         if not (folder / MANIFEST).is_file():
             return "missing"
         content = manifest.read(folder)
-        now = self._parent_digests(content["parents"])
-        before = content.get("parent_digests", {})
-        if any(now.get(role, digest) != digest for role, digest in before.items()):
-            return "orphaned"
-        return "fresh" if not source or content["source"] == source else "stale"
+        return standing(content, self._parent_digests(content["parents"]), source)
 
     def _parent_digests(self, parents: Mapping[str, str]) -> dict[str, str]:
         """Digest of the content of each parent that the store holds, by role."""
@@ -132,13 +129,12 @@ class Store:
             state = self._state(kind, key, source)
         except CorruptArtifact:
             return "corrupt"
-        if state == "fresh":
-            return "cached"
-        if lease.is_held(self._lease_path(kind, key)):
-            return "running"
-        if state != "missing":
-            return "stale"
-        return "partial" if self.partial_path(kind, key).is_dir() else "missing"
+        held = self._lease_path(kind, key)
+        return word(state, lambda: lease.is_held(held), self.partial_path(kind, key).is_dir)
+
+    def survey(self) -> Survey:
+        """What the store holds now, for questions about many artifacts at once."""
+        return Survey(self.root)
 
     def get(
         self,

@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "pdm_lightning.lit",
         "pdm_lightning.data",
         "pdm_lightning.stages.train",
+        "pdm_lightning.stages.trainer",
         "pdm_lightning.tracking",
     ),
     "hydra": _CONFIGURED,

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import betabinom
-
 from pdm_lightning.card.card import Finding
 from pdm_lightning.card.compare import share
 from pdm_lightning.card.evidence import Watched
@@ -35,24 +33,26 @@ class Trial:
     told: dict[str, Any] = field(hash=False)
 
     @property
-    def _law(self) -> tuple[int, int, int]:
+    def _law(self) -> Any:
         """Alarms follow a beta-binomial distribution, given exchangeable clean images.
 
         A threshold that lets ``allowed`` of m validation images lie above it has a true rate of Beta(allowed + 1,
         m - allowed), whatever the scores.
         """
-        return self.told["n"], self.told["allowed"] + 1, self.told["m"] - self.told["allowed"]
+        from scipy.stats import betabinom  # a second that planning a study need not wait
+
+        return betabinom(self.told["n"], self.told["allowed"] + 1, self.told["m"] - self.told["allowed"])
 
     @property
     def p(self) -> float:
         """Two-sided p-value that the threshold is sound."""
         flagged, tied = self.told["flagged"], round(self.told["tied"] * self.told["n"])
-        above, below = betabinom.sf(flagged - 1, *self._law), betabinom.cdf(flagged + tied, *self._law)
+        above, below = self._law.sf(flagged - 1), self._law.cdf(flagged + tied)
         return min(1.0, 2 * float(min(above, below)))
 
     def accepted(self, level: float) -> tuple[int, int]:
         """Fewest and most alarms that a test of this level lets pass."""
-        low, high = (int(betabinom.ppf(q, *self._law)) for q in (level / 2, 1 - level / 2))
+        low, high = (int(self._law.ppf(q)) for q in (level / 2, 1 - level / 2))
         return low, high
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 from torch import Tensor
 
 from pdm_lightning.card.card import Finding
@@ -49,6 +48,8 @@ def _areas(run: Run) -> dict[str, dict[str, float | None]]:
 
 def auc(negative: Tensor, positive: Tensor) -> float | None:
     """Area under the ROC curve from ranks, ties one half; None without scores on both sides, or with a NaN."""
+    from scipy.stats import rankdata  # a second that planning a study need not wait
+
     n, m = len(negative), len(positive)
     scores = np.r_[negative.numpy(), positive.numpy()]
     if not n or not m or np.isnan(scores).any():

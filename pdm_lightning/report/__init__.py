@@ -1,12 +1,22 @@
-"""Reports: the tables, figures and page of a finished study."""
+"""Reports: the tables, figures and page of a finished study.
+
+What counts and draws is imported when it is first asked for: planning a study needs the names of the tables alone.
+"""
 
 from __future__ import annotations
 
-from pdm_lightning.report.build import build_tables
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pdm_lightning.report.published import paper_value, published
 from pdm_lightning.report.results import Failure, Figure, Row, StudyResult, read_csv, rows_to_csv
-from pdm_lightning.report.terminal import print_tables
-from pdm_lightning.report.write import write_report
+
+if TYPE_CHECKING:
+    from pdm_lightning.report.build import build_tables
+    from pdm_lightning.report.terminal import print_tables
+    from pdm_lightning.report.write import write_report
+
+_LATER = {"build_tables": "build", "print_tables": "terminal", "write_report": "write"}
 
 __all__ = [
     "Failure",
@@ -21,3 +31,9 @@ __all__ = [
     "rows_to_csv",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -110,7 +110,7 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
             color=colour,
             label=_plain(str(series["label"])),
             linewidth=1.9,
-            linestyle=DASHES[k % len(DASHES)],
+            linestyle="none" if series.get("points") else DASHES[k % len(DASHES)],
             marker=MARKERS[k % len(MARKERS)],
             markersize=4.2,
         )
@@ -118,11 +118,24 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(6))
+    _scale_x(ax, panel)
     ax.set_xlabel(_plain(panel.get("x_label", "")), color=theme.faint, fontsize=9)
     ax.set_ylabel(_plain(panel.get("y_label", "")), color=theme.faint, fontsize=9)
     if panel["series"]:
         ax.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, handlelength=3.2)
+
+
+def _scale_x(ax: Axes, panel: Mapping[str, Any]) -> None:
+    """A logarithmic axis, one of names, or a plain one."""
+    names = panel.get("x_names")
+    if panel.get("x_log"):
+        ax.set_xscale("log")
+        ax.tick_params(axis="x", which="minor", length=0)
+    elif names and len(names) <= MANY_CLASSES:
+        ax.set_xticks(range(len(names)), [_plain(str(name)) for name in names])
+        ax.tick_params(axis="x", rotation=30 if max(map(len, names)) > 5 else 0)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def _plain(text: str) -> str:

@@ -91,6 +91,9 @@ def flag(value: float) -> str:
 METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] = {
     "accuracy": ("Accuracy, %", percent, percent_short),
     "val_accuracy": ("Validation accuracy, %", percent, percent_short),
+    "val_dbi": ("Validation Davies-Bouldin index", real, real),
+    "val_auc": ("Validation AUC, paired rule", fraction, fraction),
+    "val_auc_all": ("Validation AUC, failures kept", fraction, fraction),
     "robust_accuracy": ("Accuracy under attack, %", percent, percent_short),
     "misclassified_rate": ("Images fooled, %", percent, percent_short),
     "success_rate": ("Attack success by its own criterion, on the model attacked, %", percent, percent_short),

@@ -15,8 +15,24 @@ from pdm_lightning.report.results import MEAN_AUC, Figure, StudyResult
 from pdm_lightning.report.tables import Column, Table
 
 
-def render_page(result: StudyResult, tables: Sequence[Table]) -> str:
-    """The HTML of the report; every name and note in it is escaped."""
+def render_page(
+    result: StudyResult,
+    tables: Sequence[Table],
+    *,
+    facts: list[tuple[str, str, bool]] | None = None,
+    numbers: str = "results.csv",
+) -> str:
+    """The HTML of the report; every name and note in it is escaped.
+
+    Parameters
+    ----------
+    result : StudyResult
+    tables : sequence of Table
+    facts : list of (number, word, whether it is bad news), optional
+        For the head of the page, where they do not follow from ``result.rows``.
+    numbers : str
+        The file beside the page that holds all numbers.
+    """
     environment = Environment(
         loader=PackageLoader("pdm_lightning", "report"), autoescape=True, undefined=StrictUndefined
     )
@@ -26,11 +42,12 @@ def render_page(result: StudyResult, tables: Sequence[Table]) -> str:
         main_tables=[table for table in tables if table.kind != "summary"],
         summaries=[table for table in tables if table.kind == "summary"],
         figures=[_figure(figure) for figure in result.figures],
-        facts=facts(result),
+        facts=study_facts(result) if facts is None else facts,
+        numbers=numbers,
     )
 
 
-def facts(result: StudyResult) -> list[tuple[str, str, bool]]:
+def study_facts(result: StudyResult) -> list[tuple[str, str, bool]]:
     """What the study holds, for the head of the page: (number, word, whether it is bad news)."""
     rows = [row for row in result.rows if row.metric not in MEAN_AUC]
     out = []

@@ -121,7 +121,8 @@ class Figure:
         - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
-          ``y`` and, optionally, ``low`` and ``high``.
+          ``y`` and, optionally, ``low`` and ``high``, or ``points`` (true: no line through them). Optional for the
+          x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...
 
     Raises
     ------

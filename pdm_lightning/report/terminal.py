@@ -29,10 +29,11 @@ def print_tables(result: StudyResult, console: Console) -> None:
     for table in build_tables(result):
         if table.kind == "summary" and len(cells) > 1 and set(result.tables) != {"summary"}:
             continue
-        _print(table, console)
+        print_table(table, console)
 
 
-def _print(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
+    """Print one table, in parts where it is too wide for the console."""
     width = min(console.width, WIDTH)
     plain = not console.encoding.lower().startswith("utf")
     console.print(Text(_text(table.title, plain), style="bold"), width=width)

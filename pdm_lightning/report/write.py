@@ -53,7 +53,7 @@ def write_report(folder: Path, result: StudyResult) -> Path:
     folder = Path(folder)
     for name, content in files.items():
         write_atomically(folder / name, content)
-    _remove_stale(folder, set(files))
+    remove_stale(folder, set(files))
     return folder / "index.html"
 
 
@@ -69,7 +69,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _remove_stale(folder: Path, written: set[str]) -> None:
+def remove_stale(folder: Path, written: set[str]) -> None:
+    """Remove tables and figures that an earlier report left in `folder` and that are not among those written."""
     for name, suffixes in _OWN.items():
         for path in sorted((folder / name).glob("*")):
             if path.suffix in suffixes and f"{name}/{path.name}" not in written:

@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.stages import (
-    average,
-    clean,
-    compare,
-    craft,
-    detector,
-    features,
-    gradients,
-    noise,
-    proxy,
-    score,
-    selftest,
-    splits,
-    training,
-    tsne,
-    validity,
-    worst,
-)
-from pdm_lightning.stages.context import Context
 from pdm_lightning.store import source_hash
 
 if TYPE_CHECKING:
+    from pdm_lightning.stages.context import Context
     from pdm_lightning.study.plan import Node
 
-BUILDERS: dict[str, Callable[[Node, Path, Context], Mapping[str, Any] | None]] = {
-    "train": training.build,
-    "proxy": proxy.build,
-    "features": features.build,
-    "clean": clean.build,
-    "tsne": tsne.build,
-    "splits": splits.build,
-    "gradients": gradients.build,
-    "examples": craft.build,
-    "detector": detector.build,
-    "craft": craft.build,
-    "validity": validity.build,
-    "noise": noise.build,
-    "alarms": noise.alarms,
-    "selftest": selftest.build,
-    "score": score.build,
-    "compare": compare.build,
-    "average": average.build,
-    "worst": worst.build,
+    Build = Callable[[Node, Path, Context], Mapping[str, Any] | None]
+
+
+def _later(module: str, name: str = "build") -> Build:
+    """A stage's function, imported when it is called: who only plans, or lists a store, waits for none of them."""
+
+    def build(node: Node, folder: Path, context: Context) -> Mapping[str, Any] | None:
+        stage: Build = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        return stage(node, folder, context)
+
+    build.__module__, build.__name__ = f"{__package__}.{module}", name
+    return build
+
+
+BUILDERS: dict[str, Build] = {
+    "train": _later("training"),
+    "proxy": _later("proxy"),
+    "features": _later("features"),
+    "clean": _later("clean"),
+    "tsne": _later("tsne"),
+    "splits": _later("splits"),
+    "gradients": _later("gradients"),
+    "examples": _later("craft"),
+    "detector": _later("detector"),
+    "craft": _later("craft"),
+    "validity": _later("validity"),
+    "noise": _later("noise"),
+    "alarms": _later("noise", "alarms"),
+    "selftest": _later("selftest"),
+    "score": _later("score"),
+    "compare": _later("compare"),
+    "average": _later("average"),
+    "worst": _later("worst"),
+    "val_clean": _later("validation", "clean"),
+    "val_detector": _later("validation", "fit"),
+    "val_craft": _later("craft"),
+    "val_score": _later("validation", "score"),
 }
 
 _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.seeding")
@@ -63,8 +64,13 @@ _TRAIN = (
     *_EMBED,
     "pdm_lightning.losses",
     "pdm_lightning.lit",
+    "pdm_lightning.norm",
     "pdm_lightning.optimization",
+    "pdm_lightning.replicas",
+    "pdm_lightning.stages.begun",
+    "pdm_lightning.stages.ddp",
     "pdm_lightning.stages.train",
+    "pdm_lightning.stages.trainer",
     "pdm_lightning.stages.training",
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
@@ -78,9 +84,16 @@ _CRAFT = (
     "pdm_lightning.stages.clean",
     "pdm_lightning.stages.detector",
     "pdm_lightning.stages.engine",
+    "pdm_lightning.stages.halves",
     "pdm_lightning.stages.hands",
     "pdm_lightning.stages.shards",
     "pdm_lightning.stages.craft",
+)
+_VALIDATE = (
+    *_SEE,
+    "pdm_lightning.stages.detector",
+    "pdm_lightning.stages.halves",
+    "pdm_lightning.stages.validation",
 )
 #: The modules and packages that a kind of artifact follows from; a test holds them against what the stages import.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -127,18 +140,32 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.stages.score",
         "pdm_lightning.stages.worst",
     ),
+    "val_clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.validation"),
+    "val_detector": _VALIDATE,
+    "val_craft": _CRAFT,
+    "val_score": _VALIDATE,
 }
 # Packages whose code is told by their own version, not by ours.
 _LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}
 
 
 def source(node: Node) -> str:
-    """Hash of the code that a node's artifact follows from: an artifact with another hash is stale.
+    """Hash of the code that a node's artifact follows from: an artifact with another hash is stale."""
+    return source_of(node.kind, node.spec)
+
+
+def source_of(kind: str, spec: Any) -> str:
+    """`source` of what is to have, or has, these settings.
 
     To the modules of this project come those of every ``_target_`` of the user's own.
     """
-    own = {target.rpartition(".")[0] for target in _targets(node.spec)}
-    return source_hash([*SOURCES[node.kind], *(name for name in own if name.split(".")[0] not in _LIBRARIES)])
+    return source_hash([*SOURCES[kind], *own_modules(spec)])
+
+
+def own_modules(spec: Any) -> frozenset[str]:
+    """The modules of the user's own that settings name."""
+    named = {target.rpartition(".")[0] for target in _targets(spec)}
+    return frozenset(name for name in named if name.split(".")[0] not in _LIBRARIES)
 
 
 def _targets(spec: Any) -> Iterator[str]:

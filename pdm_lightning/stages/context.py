@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from detection.features import LAYERS, View
 from pdm_lightning.data import ImageData, load_data, to_unit
+from pdm_lightning.device_lease import gpus, leased
 from pdm_lightning.devices import pick_device, set_threads, strict_float32
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.build import load_classifier
@@ -18,6 +20,9 @@ from pdm_lightning.store import Artifact, Store
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
+
+ANY_GPU = ("auto", "cuda")
+"""What ``trainer.device`` says where any GPU will do."""
 
 
 class Context:
@@ -29,21 +34,56 @@ class Context:
         Where artifacts are.
     progress : bool
         Whether long work shows how far it is.
+
+    Attributes
+    ----------
+    watch : callable or None
+        Gets the node and the log's rows after each segment, but the last, of a training on one device; what it raises
+        ends the training, whose checkpoint stays.
     """
 
     def __init__(self, store: Store, *, progress: bool = True) -> None:
         self.store, self.progress = store, progress
+        self.watch: Callable[[Node, Sequence[Mapping[str, float]]], None] | None = None
         self._data: dict[str, ImageData] = {}
         self._classifiers: dict[str, Classifier] = {}
+        self._held: list[int] = []
+
+    @contextmanager
+    def at_work(self, trainer: Mapping[str, Any], count: int = 1) -> Iterator[None]:
+        """Hold `count` GPUs, where ``trainer.device`` leaves it open which: no other process gets them meanwhile.
+
+        Raises
+        ------
+        ValueError
+            Where there are fewer GPUs.
+        """
+        names = gpus() if trainer["device"] in ANY_GPU else []
+        if not names:
+            yield
+            return
+        with leased(names, count) as held:
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = []
 
     def artifact(self, node: Node) -> Artifact:
         """The published artifact of a node."""
         return self.store.open(node.kind, node.key)
 
     def device(self, node: Node) -> torch.device:
-        """Device that the node's trainer asks for."""
-        set_threads(node.runtime["trainer"].get("threads"))
-        return pick_device(node.runtime["trainer"]["device"])
+        """Device that the node's trainer asks for: the first of those held, where that leaves it open which."""
+        return self.devices(node)[0]
+
+    def devices(self, node: Node) -> list[torch.device]:
+        """All devices that are held for the node, or the one that its trainer asks for."""
+        trainer = node.runtime["trainer"]
+        set_threads(trainer.get("threads"))
+        if self._held and trainer["device"] in ANY_GPU:
+            return [torch.device("cuda", index) for index in self._held]
+        return [pick_device(trainer["device"])]
 
     def data(self, node: Node) -> ImageData:
         """Data set of a node; one at a time is kept in memory."""

@@ -21,6 +21,7 @@ from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages import engine, features, hands, shards
 from pdm_lightning.stages.context import Context, embed, write_json
+from pdm_lightning.stages.halves import halves
 from pdm_lightning.store import Artifact
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Show = Callable[..., object]
 
 
 def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
-    """Attack the correctly classified images among the first ``spec.images`` of the test set's fixed order.
+    """Attack the correctly classified images among the first ``spec.images`` of the set's fixed order.
 
     Finished batches are files in ``folder``: an interrupted crafting goes on where it stopped, with the engine that
     it was begun with. With ``runtime.devices`` above 1, as many processes share the batches.
@@ -59,7 +60,8 @@ def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
 def choose(node: Node, context: Context) -> tuple[Tensor, dict[str, int]]:
     """Which images are attacked: those classified correctly among the first ``spec.images`` of a fixed order.
 
-    Those of an ``examples`` node are training images whose features are kept, all others test images.
+    Those of an ``examples`` node are training images whose features are kept, those of a ``val_craft`` node the second
+    half of the validation images, all others test images.
 
     Returns
     -------
@@ -75,6 +77,11 @@ def choose(node: Node, context: Context) -> tuple[Tensor, dict[str, int]]:
         order = balanced_order(seen.labels, derive(0, "craft train"))[: node.spec["images"]]
         right = seen.predicted[order] == seen.labels[order]
         return numbers[order][right], {"candidates": len(order), "test_images": len(seen)}
+    if node.kind == "val_craft":
+        seen = sets["validation"]
+        order = halves(seen.labels)[1][: node.spec["images"]]
+        right = seen.predicted[order] == seen.labels[order]
+        return order[right], {"candidates": len(order), "test_images": len(seen)}
     order = data.test_order(node.spec["images"] or len(data.test[1]))
     right = sets["test"].predicted[order] == data.test[1][order]
     return order[right], {"candidates": len(order), "test_images": len(data.test[1])}
@@ -89,12 +96,12 @@ def craft_parts(
     chosen: engine.Engine,
     show: Show,
 ) -> None:
-    """Attack batches of the test set, one after the other, and save each as it is finished.
+    """Attack batches of the set, one after the other, and save each as it is finished.
 
     Parameters
     ----------
     parts : sequence of Tensor
-        Numbers of test images, (n,) int64 each.
+        Numbers of its images, (n,) int64 each.
     chosen : Engine
         How gradient passes are run.
     show : callable
@@ -152,7 +159,7 @@ def _images(node: Node, context: Context, part: Tensor, device: torch.device) ->
 def _set(node: Node, context: Context) -> tuple[Tensor, Tensor]:
     """Images and labels that the attacked ones are numbered in."""
     data = context.data(node)
-    return data.train if node.kind == "examples" else data.test
+    return {"examples": data.train, "val_craft": data.validation}.get(node.kind, data.test)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -210,10 +217,10 @@ def finish(folder: Path, chosen: Tensor, counts: dict[str, int], attack: Attack)
 def read(artifact: Artifact) -> dict[str, Tensor]:
     """Tensors of a ``craft`` artifact, one row an attacked image.
 
-    Keys: ``index`` (into the test set), ``x_adv``, ``success``, ``y``, ``predicted``, ``l2``, ``linf``, ``l0``,
-    ``passes``, ``embeddings``, ``logits``, ``target`` for a targeted attack, and, where a surrogate was attacked,
-    ``proxy_predicted``, its prediction; ``success`` is the attack's own, on the model that it attacked, all the
-    others are the target's.
+    Keys: ``index`` (into the set, see `choose`), ``x_adv``, ``success``, ``y``, ``predicted``, ``l2``, ``linf``,
+    ``l0``, ``passes``, ``embeddings``, ``logits``, ``target`` for a targeted attack, and, where a surrogate was
+    attacked, ``proxy_predicted``, its prediction; ``success`` is the attack's own, on the model that it attacked, all
+    the others are the target's.
     """
     tensors: dict[str, Tensor] = load_file(artifact.file("adversarial.safetensors"))
     return tensors

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from detection import Detector, Features
 from pdm_lightning.stages import sight
@@ -24,8 +25,12 @@ def build(node: Node, folder: Path, context: Context) -> None:
     """
     detector: Detector = instantiate(node.spec)
     sets = sight.clean(detector, node.parents["features"], context)
-    detector.fit(sets["train"], sets["validation"], _adversarial(detector, node, context))
-    scores = {split: sight.scores(detector, sets[split]) for split in ("validation", "test")}
+    detector.fit(sets["train"], sets["validation"], adversarial(detector, node, context))
+    save(detector, {split: sight.scores(detector, sets[split]) for split in ("validation", "test")}, folder)
+
+
+def save(detector: Detector, scores: dict[str, Tensor], folder: Path) -> None:
+    """Write a fitted detector and its scores of clean images, (N,) by split."""
     save_file(
         {name: tensor.contiguous() for name, tensor in detector.state_dict().items()},
         folder / "state.safetensors",
@@ -34,7 +39,8 @@ def build(node: Node, folder: Path, context: Context) -> None:
     write_json(folder / "detector.json", {"bandwidth": _bandwidth(detector)})
 
 
-def _adversarial(detector: Detector, node: Node, context: Context) -> Features | None:
+def adversarial(detector: Detector, node: Node, context: Context) -> Features | None:
+    """What the attack made of training images that a detector is fitted on; None for one that needs none."""
     if "examples" not in node.parents:
         return None
     rows = load_file(context.artifact(node.parents["examples"]).file("adversarial.safetensors"))

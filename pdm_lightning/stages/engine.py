@@ -69,8 +69,6 @@ def choose(
     craft: Mapping[str, Any],
     *,
     graphs: bool = True,
-    always: bool = False,
-    save: bool = True,
 ) -> Engine:
     """The setup that was saved for this machine, model, shape and settings; else the fastest, measured now and saved.
 
@@ -88,31 +86,48 @@ def choose(
         Has ``fold`` and ``micro_batch`` (None: measured).
     graphs : bool
         Whether CUDA graphs are an option.
-    always : bool
-        Measure also where there is no choice: for the seconds.
-    save : bool
-        Keep what was measured.
     """
     candidates = _candidates(example, craft["fold"], craft["micro_batch"], graphs)
     machine = describe(example.device)
-    if len(candidates) == 1 and not always:
+    if len(candidates) == 1:
         return Engine(candidates[0], 0.0, machine)
-    what = {
-        "machine": machine,
-        "model": {"settings": dict(model), "classes": classifier.num_classes},
-        "images": list(example.shape),
-        "candidates": [setup.as_dict() for setup in candidates],
-    }
-    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    path = folder / FOLDER / f"{key}.json"
-    found = _read(path)
+    what, name = _question(classifier.num_classes, model, example, candidates)
+    found = _read(folder / FOLDER / name)
     if found is None:
         with strict_float32():
             setup, seconds = fastest(classifier, example, candidates, keep=classifier.tapped)
         found = Engine(setup, seconds, machine)
-        if save:
-            _write(path, what | found.as_dict())
+        write(folder / FOLDER / name, what | found.as_dict())
     return found
+
+
+def known(
+    folder: Path,
+    classes: int,
+    model: Mapping[str, Any],
+    example: Tensor,
+    craft: Mapping[str, Any],
+    *,
+    graphs: bool = True,
+) -> Engine | None:
+    """What `choose` has measured and kept for a model of so many classes; None where it has not, or had no choice."""
+    candidates = _candidates(example, craft["fold"], craft["micro_batch"], graphs)
+    found = _read(folder / FOLDER / _question(classes, model, example, candidates)[1])
+    return found if found is not None and found.seconds else None
+
+
+def _question(
+    classes: int, model: Mapping[str, Any], example: Tensor, candidates: list[Setup]
+) -> tuple[dict[str, Any], str]:
+    """What is measured, and the name of the file that keeps the answer."""
+    what = {
+        "machine": describe(example.device),
+        "model": {"settings": dict(model), "classes": classes},
+        "images": list(example.shape),
+        "candidates": [setup.as_dict() for setup in candidates],
+    }
+    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return what, f"{key}.json"
 
 
 def check(engine: Engine, classifier: Classifier, example: Tensor) -> Engine:
@@ -132,7 +147,7 @@ def resume(folder: Path) -> Engine | None:
 
 def begin(folder: Path, engine: Engine) -> None:
     """Note the engine in the folder of a crafting, for whoever resumes it."""
-    _write(folder / "engine.json", engine.as_dict())
+    write(folder / "engine.json", engine.as_dict())
 
 
 def _candidates(example: Tensor, fold: bool, micro_batch: int | None, graphs: bool) -> list[Setup]:
@@ -156,7 +171,8 @@ def _read(path: Path) -> Engine | None:
         return None
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file at once and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     write_json(scratch, content)

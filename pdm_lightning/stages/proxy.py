@@ -29,9 +29,9 @@ def build(node: Node, folder: Path, context: Context) -> None:
     ``images``.
     """
     parent, device = node.parents["train"], context.device(node)
-    target = context.classifier(parent, device)
     # the target's key tells whose answers the checkpoint in the folder has learned
-    train(node, node.spec | {"target": parent.key}, folder, context, teacher=target)
+    train(node, node.spec | {"target": parent.key}, folder, context, teacher=parent)
+    target = context.classifier(parent, device)
     data = context.data(node)
     images, labels = data.validation
     proxy = load_classifier(node.spec, folder, data.num_classes, data.shape[0]).to(device)

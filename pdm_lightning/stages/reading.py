@@ -34,6 +34,10 @@ _READERS: dict[str, Callable[[Artifact], Any]] = {
     "score": _scores,
     "compare": lambda artifact: artifact.json("compare.json"),
     "worst": lambda artifact: load_file(artifact.file("worst.safetensors")) | artifact.json("worst.json"),
+    "val_clean": lambda artifact: artifact.json("clean.json"),
+    "val_detector": detector.read,
+    "val_craft": craft.read,
+    "val_score": _scores,
     "tsne": lambda artifact: load_file(artifact.file("tsne.safetensors")) | artifact.json("tsne.json"),
 }
 

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
+import torch.distributed as dist
 
-from pdm_lightning.data.module import PDMDataModule
 from pdm_lightning.devices import pick_device
 from pdm_lightning.lit import PDMModule
 from pdm_lightning.manifest import sync
 from pdm_lightning.models import Classifier
+from pdm_lightning.norm import join_norms
 from pdm_lightning.progress import Progress
+from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
+from pdm_lightning.stages.begun import Begun, batches, begin
 from pdm_lightning.stages.build import build_classifier, build_loss, load_classifier
-from pdm_lightning.stages.folder import check_same, finished, history_csv, identity, publish, write_text
+from pdm_lightning.stages.folder import history_csv, identity, publish, write_text
+from pdm_lightning.stages.trainer import calm, make_trainer, run_trainer
 
 if TYPE_CHECKING:
     from pdm_lightning.data import ImageData
 
 __all__ = ["fit", "load_classifier"]
+
+Show = Callable[..., object]
+#: Sees the rows of a training's log so far.
+Watch = Callable[[Sequence[Mapping[str, float]]], None]
 
 
 def fit(
@@ -43,6 +45,7 @@ def fit(
     loggers: Sequence[Any] = (),
     progress: bool = True,
     teacher: Classifier | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train a classifier on a data set and write it into a folder.
 
@@ -69,12 +72,16 @@ def fit(
     teacher
         Classifier that is distilled, for a defence with :class:`pdm_lightning.losses.Distillation`; it stays as it
         is. The spec has to tell one teacher from another: a training resumed with another one is not noticed.
+    watch
+        Sees all rows of the log after each segment but the last, when the checkpoint is saved; what it raises ends the
+        call.
 
     Returns
     -------
     dict
-        What train.json holds: steps, epochs, images_seen, seconds, val_accuracy, terms, collapsed, collapse,
-        parameters, history (the rows of validation) and spec. Means over the validation split: val_accuracy
+        What train.json holds: steps, epochs, images_seen, seconds, devices, batch_size (of all devices together),
+        batch_size_per_device, lr, val_accuracy, terms, collapsed, collapse, parameters, history (the rows of
+        validation) and spec. Means over the validation split: val_accuracy
         of its images, terms of it (on pairs, where the training has pairs).
 
     Raises
@@ -84,33 +91,77 @@ def fit(
     pdm_lightning.lit.TrainingDiverged
         If a loss or a weight became NaN or infinite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    own = identity(spec)
-    done = finished(folder, own)
-    if done is not None:
-        return done
-    checkpoint = folder / "checkpoint" / "last.ckpt"
-    saved = _saved(checkpoint, own)
-    data = _data_module(dataset, spec, saved.get("segment"))
-    where = pick_device(device)
-    with _calm(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    begun = begin(dataset, spec, folder)
+    if begun.result is not None:
+        return begun.result
+    with Progress(begun.steps, what(teacher), enabled=progress, done=begun.done) as bar:
+        result = proceed(dataset, begun, [pick_device(device)], ALONE, loggers, bar.update, teacher, watch)
+    assert result is not None
+    return result
+
+
+def what(teacher: object) -> str:
+    """How a training is called, with a teacher or without one."""
+    return "train" if teacher is None else "distil"
+
+
+def proceed(
+    dataset: ImageData,
+    begun: Begun,
+    places: Sequence[torch.device],
+    replica: Replica,
+    loggers: Sequence[Any],
+    show: Show,
+    teacher: Classifier | None,
+    watch: Watch | None = None,
+) -> dict[str, Any] | None:
+    """Train from where it stands, alone or as one of several processes that have met before.
+
+    Parameters
+    ----------
+    begun
+        Not yet finished.
+    places
+        The device, or those of all processes, by their rank.
+    replica
+        Which of them this process is.
+    show
+        Takes the number of steps that were done and, by name, what else there is to show.
+    teacher, watch
+        See `fit`.
+
+    Returns
+    -------
+    dict or None
+        As :func:`fit`; None in all processes but the first, which has written it.
+    """
+    where, spec = places[replica.rank], begun.spec
+    data = batches(dataset, spec, begun.saved.get("segment"))
+    with calm(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(derive(spec["seed"], "init"))
         classifier = build_classifier(spec, dataset.num_classes, dataset.shape[0])
-        module = _module(classifier, spec, data.total_steps, teacher)
-        what = "train" if teacher is None else "distil"
-        with Progress(data.total_steps, what, enabled=progress, done=saved.get("step", 0)) as bar:
-            segments = Segments(checkpoint, own, data.segment, saved.get("seconds", 0.0), bar)
-            trainer = _trainer(where, data.segments, folder, loggers, segments)
-            _run(trainer, module, data, checkpoint if saved else None)
-    classifier.to(where)
+        if replica.count > 1:
+            join_norms(classifier, where)
+        module = _module(classifier, spec, data.total_steps, teacher, replica)
+        segments = Segments(begun, data.segment, show, first=replica.rank == 0, watch=watch)
+        trainer = make_trainer(places, replica, data.segments, begun.folder, loggers, segments)
+        run_trainer(trainer, module, data, begun.checkpoint if begun.saved else None)
+    if replica.count > 1:
+        dist.destroy_process_group()
+    if replica.rank:
+        return None
     facts = {
         "steps": data.total_steps,
         "epochs": data.total_steps / data.steps_per_epoch,
         "images_seen": module.images_seen,
         "seconds": segments.seconds(),
-        "spec": own,
+        "devices": replica.count,
+        "batch_size": data.batch_size,
+        "batch_size_per_device": data.batch_size // replica.count,
+        "lr": spec["optimizer"].get("lr"),
+        "spec": identity(spec),
     }
-    return publish(folder, classifier, dataset.validation, module.history, facts)
+    return publish(begun.folder, classifier.to(where), dataset.validation, module.history, facts)
 
 
 class Segments(pl.Callback):
@@ -118,23 +169,23 @@ class Segments(pl.Callback):
 
     Parameters
     ----------
-    checkpoint
-        File to replace after each segment.
-    spec
-        Identity of the training, saved with it.
+    begun
+        The training; its checkpoint is replaced after each segment.
     segment
         Steps of a segment, saved with it: a resume has to keep to it.
-    seconds
-        Time that earlier calls took.
-    bar
-        Counts the steps.
+    show
+        Takes the number of steps that were done and, by name, what else there is to show.
+    first
+        Whether this process writes the files: of several, the first alone does.
+    watch
+        See `fit`.
     """
 
     def __init__(
-        self, checkpoint: Path, spec: dict[str, Any], segment: int, seconds: float, bar: Progress
+        self, begun: Begun, segment: int, show: Show, *, first: bool = True, watch: Watch | None = None
     ) -> None:
-        self.checkpoint, self.spec, self.segment, self.bar = checkpoint, spec, segment, bar
-        self._before, self._start = seconds, time.monotonic()
+        self.begun, self.segment, self.show, self.first, self.watch = begun, segment, show, first, watch
+        self._before, self._start = float(begun.saved.get("seconds", 0.0)), time.monotonic()
 
     def seconds(self) -> float:
         """Seconds of training, of earlier calls too."""
@@ -144,67 +195,43 @@ class Segments(pl.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the step."""
-        self.bar.update()
+        self.show(1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, after the validation of the segment."""
         assert isinstance(pl_module, PDMModule)
         pl_module.flush()
         self._show(pl_module.history[-1])
-        self.checkpoint.parent.mkdir(exist_ok=True)
-        fresh = self.checkpoint.with_suffix(".tmp")
-        trainer.save_checkpoint(fresh)
+        checkpoint = self.begun.checkpoint
+        checkpoint.parent.mkdir(exist_ok=True)
+        fresh = checkpoint.with_suffix(".tmp")
+        trainer.save_checkpoint(fresh)  # the first of several processes writes, the others wait for it
+        if not self.first:
+            return
         # Lightning's own save goes through the temporary directory, which may lie on another disk
         sync(fresh)
-        os.replace(fresh, self.checkpoint)
-        write_text(self.checkpoint.parent.parent / "log.csv", history_csv(pl_module.history))
+        os.replace(fresh, checkpoint)
+        write_text(self.begun.folder / "log.csv", history_csv(pl_module.history))
+        if self.watch is not None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.watch(pl_module.history)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what :func:`fit` needs to go on."""
-        own = {"spec": json.dumps(self.spec), "segment": self.segment, "seconds": self.seconds()}
+        spec = json.dumps(identity(self.begun.spec))
+        own = {"spec": spec, "segment": self.segment, "seconds": self.seconds()}
         checkpoint["pdm_fit"] = own | {"step": int(pl_module.history[-1]["step"])}
 
     def _show(self, row: Mapping[str, float]) -> None:
         shown = {key.removeprefix("val/"): row[key] for key in ("val/loss", "val/accuracy") if key in row}
-        self.bar.update(0, **shown)
-
-
-def _saved(checkpoint: Path, own: dict[str, Any]) -> dict[str, Any]:
-    """Read what :class:`Segments` added to a checkpoint; nothing where there is none."""
-    if not checkpoint.exists():
-        return {}
-    saved: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)["pdm_fit"]
-    check_same(json.loads(saved["spec"]), own, checkpoint.parent.parent)
-    return saved
-
-
-def _data_module(dataset: ImageData, spec: Mapping[str, Any], segment: int | None) -> PDMDataModule:
-    train, defense = spec["train"], spec["defense"]
-    wanted = defense.get("pairs", "auto")
-    if wanted not in ("auto", "always"):
-        raise ValueError(f"defense.pairs {wanted!r} is unknown: choose auto or always")
-    batch_size = min(int(train.get("batch_size", 128)), len(dataset.train[1]))
-    steps = train.get("steps")
-    if steps is None:
-        if train.get("epochs") is None:
-            raise ValueError(
-                "neither steps nor epochs of the training are given: set train.steps or train.epochs"
-            )
-        steps = max(1, round(float(train["epochs"]) * (len(dataset.train[1]) // batch_size)))
-    return PDMDataModule(
-        dataset,
-        batch_size,
-        pairs=wanted == "always" or build_loss(defense).needs_pairs,
-        q=float(defense.get("q", 0.5)),
-        seed=int(spec["seed"]),
-        segment=segment or int(train.get("segment", 100)),
-        total_steps=int(steps),
-        augment=spec.get("augment"),
-    )
+        self.show(0, **shown)
 
 
 def _module(
-    classifier: Classifier, spec: Mapping[str, Any], total_steps: int, teacher: Classifier | None
+    classifier: Classifier,
+    spec: Mapping[str, Any],
+    total_steps: int,
+    teacher: Classifier | None,
+    replica: Replica,
 ) -> PDMModule:
     return PDMModule(
         classifier,
@@ -215,56 +242,5 @@ def _module(
         seed=int(spec["seed"]),
         log_every=int(spec["train"].get("log_every", 20)),
         teacher=teacher,
+        replica=replica,
     )
-
-
-def _trainer(
-    device: torch.device, segments: int, folder: Path, loggers: Sequence[Any], callback: Segments
-) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        max_epochs=segments,
-        reload_dataloaders_every_n_epochs=1,
-        logger=list(loggers) or False,
-        callbacks=[callback],
-        # one process on one device, also inside a Slurm job, which Lightning would take for its own
-        plugins=[LightningEnvironment()],
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _run(trainer: pl.Trainer, module: PDMModule, data: PDMDataModule, checkpoint: Path | None) -> None:
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        # Lightning turns Ctrl+C into an exit of the process and leaves the signal ignored
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Silence what Lightning says of devices, tips and loaders; errors stay."""
-    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

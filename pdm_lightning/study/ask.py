@@ -22,7 +22,23 @@ from pdm_lightning.study.diagnose import check_words, mend
 from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, split_words, without_parts
 
 
-def ask(command: str, words: list[str]) -> list[Cell]:
+class Asked(list[Cell]):
+    """The cells that a command line asks for.
+
+    Attributes
+    ----------
+    launcher : dict
+        Hydra's node ``hydra.launcher``: what runs their jobs.
+    """
+
+    launcher: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launcher = {}
+
+
+def ask(command: str, words: list[str]) -> Asked:
     """Compose every cell that a command line asks for.
 
     Parameters
@@ -34,7 +50,7 @@ def ask(command: str, words: list[str]) -> list[Cell]:
 
     Returns
     -------
-    list of Cell
+    Asked
         Empty where Hydra only printed something.
 
     Raises
@@ -45,13 +61,15 @@ def ask(command: str, words: list[str]) -> list[Cell]:
     flags, overrides = split_words(words)
     loader = config_loader(flags.config_dir)
     check_words(overrides, loader)
-    cells: list[Cell] = []
+    cells = Asked()
     unresolved: list[OmegaConfBaseException] = []
 
     def task(config: Any) -> None:
         try:
             # a sweep hands over cells that are composed already
             cells.append(config if isinstance(config, Cell) else resolve(config, _typed_words()))
+            if not cells.launcher:
+                cells.launcher = _launcher()
         except OmegaConfBaseException as error:  # Hydra would print lines of its own before raising it again
             unresolved.append(error)
 
@@ -68,6 +86,12 @@ def ask(command: str, words: list[str]) -> list[Cell]:
     if unresolved:
         raise unresolved[0]
     return cells
+
+
+def _launcher() -> dict[str, Any]:
+    node = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True, throw_on_missing=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
 
 
 def _typed_words() -> list[str]:

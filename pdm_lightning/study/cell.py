@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class Cell:
     Attributes
     ----------
     config : dict
-        The composed configuration, resolved, without Hydra's own node.
+        The composed configuration, resolved, without Hydra's own node. The cells of a sweep share its parts: to change
+        a value, make a new cell.
     overrides : tuple of str
         The overrides that led to it, as typed (``attack.eps=0.02``).
     """
@@ -43,11 +45,25 @@ class Cell:
         --------
         ``fgsm``, or ``fgsm[eps=0.02]`` where ``attack.eps=0.02`` was asked for.
         """
-        return self._base(group) + self._suffix(group)
+        if group not in self._names:
+            self._names[group] = self._base(group) + self._suffix(group)
+        return self._names[group]
 
     def label(self, group: str) -> str:
         """Like `name`, in the words of the paper's tables (``FGSM-0.05``)."""
         return str(self.config[group].get("label") or self._base(group)) + self._suffix(group)
+
+    def names(self) -> tuple[str, ...]:
+        """What tells this cell from others in tables and in ``results.csv``."""
+        return self._all_names
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def _all_names(self) -> tuple[str, ...]:
+        return (*(self.name(group) for group in GROUPS), str(self.config["seed"]))
 
     def _base(self, group: str) -> str:
         option = self.config[group]
@@ -58,22 +74,24 @@ class Cell:
         foreign = name in _PAPER and not str(option["_target_"]).endswith(".torchvision_dataset")
         return f"{name}[folder]" if foreign else name
 
-    def names(self) -> tuple[str, ...]:
-        """What tells this cell from others in tables and in ``results.csv``."""
-        return (*(self.name(group) for group in GROUPS), str(self.config["seed"]))
-
     def _suffix(self, group: str) -> str:
-        changed = []
-        for override in self.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            place = key.partition("@")[2] or key  # model@threat.proxy.model=resnet20 belongs to the threat
-            if place.split(".")[-1] in _PLACES:
-                continue
-            if place.startswith(f"{group}."):
-                changed.append(f"{place.removeprefix(f'{group}.')}={value}")
-            elif {key, key.partition(".")[0]} & _NAMED_BY.get(group, set()):
-                changed.append(f"{key}={value}")
+        changed = [told for override in self.overrides for named, told in _placed(override) if named == group]
         return f"[{','.join(sorted(changed))}]" if changed else ""
+
+
+@lru_cache(maxsize=4096)
+def _placed(override: str) -> tuple[tuple[str, str], ...]:
+    """The groups whose names tell of an override, each with what is told."""
+    key, _, value = override.lstrip("+").partition("=")
+    place = key.partition("@")[2] or key  # model@threat.proxy.model=resnet20 belongs to the threat
+    if place.split(".")[-1] in _PLACES:
+        return ()
+    own, _, inside = place.partition(".")
+    found = [(own, f"{inside}={value}")] if inside else []
+    for group, named in _NAMED_BY.items():
+        if {key, key.partition(".")[0]} & named and not (inside and own == group):
+            found.append((group, f"{key}={value}"))
+    return tuple(found)
 
 
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Cell:

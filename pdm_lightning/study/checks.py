@@ -108,6 +108,20 @@ def text(config: Mapping[str, Any], key: str, *, optional: bool = False) -> None
         raise ValueError(f"{key}={shown(value)}: a text needed, as '{key}=\"a text\"'")
 
 
+def trainer(config: Mapping[str, Any]) -> None:
+    """ValueError unless the devices that shall train are there, and can share the budget's batch."""
+    # PyTorch, which composing need not wait for
+    from pdm_lightning.devices import pick_device, several
+    from pdm_lightning.replicas import check_shares
+
+    device = pick_device(shown(at(config, "trainer.device")))
+    number(config, "trainer.threads", 1, optional=True)
+    count = config["trainer"].get("devices", 1)  # an option of the user's own may lack it
+    check_number("trainer.devices", count, 1)
+    several([device], count, "trainer.devices")
+    check_shares(at(config, "budget.train.batch_size"), count)
+
+
 def shown(value: Any) -> str:
     """A value as one would type it."""
     if value is None:

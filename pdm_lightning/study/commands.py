@@ -1,4 +1,4 @@
-"""What ``pdml run``, ``plan``, ``check`` and ``report`` do: Hydra composes what is asked for, then the study runs."""
+"""What ``pdml run``, ``check`` and ``report`` do: Hydra composes what is asked for, then the study runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from pdm_lightning import __version__
 from pdm_lightning.card import print_card
@@ -21,25 +20,37 @@ from pdm_lightning.report import StudyResult, print_tables, write_report
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
-from pdm_lightning.study.cost import Cost, costs, duration, total
+from pdm_lightning.study.cost import total
 from pdm_lightning.study.execute import Outcome, execute, preflight, status
+from pdm_lightning.study.launching import HERE, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
+from pdm_lightning.study.show import missing_costs
+from pdm_lightning.study.tracked import track_study
 from pdm_lightning.study.validate import validate
 
 
-def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool = False) -> int:
+def perform(
+    command: str,
+    words: list[str],
+    cells: list[Cell],
+    *,
+    strict: bool = False,
+    launcher: Mapping[str, Any] | None = None,
+) -> int:
     """Carry out a command.
 
     Parameters
     ----------
-    command : {"run", "plan", "check", "report"}
+    command : {"run", "check", "report"}
     words : list of str
         Hydra's overrides and flags, as typed.
     cells : list of Cell
         What they ask for, at least one.
     strict : bool
         For ``check``: a check that was not run counts as one that failed.
+    launcher : mapping, optional
+        Hydra's node ``hydra.launcher``; None: everything runs in this process.
 
     Returns
     -------
@@ -50,27 +61,29 @@ def perform(command: str, words: list[str], cells: list[Cell], *, strict: bool =
     if command == "check":
         cells = [_checked(cell) for cell in cells]
     validate(cells)
+    elsewhere = launcher is not None and launcher.get("_target_") != HERE and command in ("run", "check")
+    launches = make_launcher(launcher) if elsewhere and launcher else None
     plan = make_plan(cells)
     settings = plan.settings
     store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
     context = Context(store)
-    if command == "plan":
-        return _show(plan, context)
     outcome = Outcome()
     if command == "report":
         outcome.stale = sum(status(store, node) == "stale" for node in plan)
     if command in ("run", "check"):
         preflight(plan, context)
-        ahead = total(_missing_costs(plan, context).values())
+        ahead = total(missing_costs(plan, context).values())
         if ahead:
             _say(ahead)
         with _stale_in_one_line():
-            outcome = execute(plan, context, say=_say)
+            outcome = launch(plan, context, launches, _say) if launches else execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
             _say(
                 f"stale: {outcome.stale} made by another version of the code; store.on_stale=rebuild makes them anew"
             )
     result, holes = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
+    if command in ("run", "check") and (tracked := track_study(plan, result, context)):
+        _say(tracked)
     return max(holes, _verdict(result, strict)) if command == "check" else holes
 
 
@@ -137,45 +150,3 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> tup
     if holes and not outcome.failed:
         _say(f"pdml: {holes} results are not there yet: 'pdml run' with the same words computes them")
     return result, int(bool(holes or outcome.failed))
-
-
-def _missing_costs(plan: Plan, context: Context) -> dict[str, Cost]:
-    """By key, the costs of the craftings that are not there yet."""
-    kept = ("cached", "stale") if context.store.on_stale == "warn" else ("cached",)
-    crafts = (node for node in plan if node.kind == "craft")
-    return costs((node for node in crafts if status(context.store, node) not in kept), context)
-
-
-def _show(plan: Plan, context: Context) -> int:
-    """Print the graph, one line a node, what crafting will cost, and how many nodes stand how."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"{plan.settings['name']}: {len(plan.entries)} cells, {len(plan.nodes)} nodes", box=None
-    )
-    for column in ("stage", "key", "status", "what", "after"):
-        table.add_column(column, overflow="fold")
-    ahead = _missing_costs(plan, context)
-    for column in ("passes", "time") if ahead else ():
-        table.add_column(column, justify="right", no_wrap=True)
-    counts: dict[str, int] = {}
-    for node in plan:
-        state = status(context.store, node)
-        counts[state] = counts.get(state, 0) + 1
-        after = " ".join(sorted(node.parents))
-        cost = _spoken(ahead[node.key]) if node.key in ahead else ()
-        table.add_row(node.kind, node.key, state, escape(node.title), after, *cost)
-    console = _console()
-    console.print(table)
-    if ahead:
-        console.print(total(ahead.values()), highlight=False)
-    refused = sum(bool(entry.refused) for entry in plan.entries)
-    summary: dict[str, Any] = counts | ({"refused cells": refused} if refused else {})
-    console.print(", ".join(f"{count} {state}" for state, count in sorted(summary.items())))
-    return 0
-
-
-def _spoken(cost: Cost) -> tuple[str, str]:
-    """Passes and time of a crafting, for the table; a question mark where they are unknown."""
-    passes = "?" if cost.passes is None else f"{cost.passes:,}"
-    return passes, "?" if cost.seconds is None else duration(cost.seconds)

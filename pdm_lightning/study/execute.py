@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,6 +16,20 @@ from pdm_lightning.store import Store, StoreFull
 from pdm_lightning.study.plan import Node, Plan, ancestry
 
 log = logging.getLogger(__name__)
+
+ON_CPU = {
+    "clean",
+    "val_clean",
+    "tsne",
+    "splits",
+    "selftest",
+    "score",
+    "val_score",
+    "compare",
+    "average",
+    "worst",
+}
+"""Kinds that no device is leased for."""
 
 
 @dataclass
@@ -46,10 +61,22 @@ class Outcome:
     failed: dict[str, Failed] = field(default_factory=dict)
     skipped: dict[str, Node] = field(default_factory=dict)
 
+    def cut_off(self, node: Node) -> bool:
+        """Whether the node stands behind one that failed; it is noted as skipped then."""
+        if not any(p.key in self.failed or p.key in self.skipped for p in node.parents.values()):
+            return False
+        self.skipped[node.key] = node
+        return True
+
 
 def status(store: Store, node: Node) -> str:
     """How a node stands: ``cached``, ``stale``, ``running``, ``partial``, ``missing`` or ``corrupt``."""
     return store.status(node.kind, node.key, source(node))
+
+
+def kept(store: Store) -> tuple[str, ...]:
+    """What `status` says of nodes that are taken as they are."""
+    return ("cached", "stale") if store.on_stale == "warn" else ("cached",)
 
 
 def preflight(plan: Plan, context: Context) -> None:
@@ -60,8 +87,8 @@ def preflight(plan: Plan, context: Context) -> None:
     FileNotFoundError, ValueError
         As the data sources raise.
     """
-    kept = ("cached", "stale") if context.store.on_stale == "warn" else ("cached",)
-    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) not in kept)
+    fine = kept(context.store)
+    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) not in fine)
     seen = set()
     for node in needed:
         place = str(node.runtime["data"])
@@ -86,41 +113,84 @@ def execute(plan: Plan, context: Context, say: Callable[[str], None] = log.info)
     outcome = Outcome()
     nodes = plan.nodes
     for number, node in enumerate(nodes, start=1):
-        gone = outcome.failed.keys() | outcome.skipped.keys()
-        if any(parent.key in gone for parent in node.parents.values()):
-            outcome.skipped[node.key] = node
+        if outcome.cut_off(node):
             continue
+        place = f"[{number}/{len(nodes)}]"
         try:
-            _run(node, context, outcome, lambda text, n=number: say(f"[{n}/{len(nodes)}] {text}"))  # type: ignore[misc]
+            stale = status(context.store, node) == "stale"
+            built = run_node(node, context, lambda text, place=place: say(f"{place} {text}"))  # type: ignore[misc]
         except (StoreFull, KeyboardInterrupt):
             raise
         except Exception as error:
-            outcome.failed[node.key] = _record(node, error)
-            say(f"[{number}/{len(nodes)}] {node.kind} {node.title} FAILED: {outcome.failed[node.key].error}")
+            outcome.failed[node.key] = record(node, error)
+            say(f"{place} {node.kind} {node.title} FAILED: {outcome.failed[node.key].error}")
+            continue
+        outcome.built += built
+        outcome.reused += not built
+        outcome.stale += stale and not built
     return outcome
 
 
-def _run(node: Node, context: Context, outcome: Outcome, say: Callable[[str], None]) -> None:
+def run_node(node: Node, context: Context, say: Callable[[str], None]) -> bool:
+    """Have a node's artifact in the store; whether it was built here and now."""
     built = False
-    stale = status(context.store, node) == "stale"
 
     def build(folder: Path) -> Mapping[str, Any] | None:
         nonlocal built
         built = True
-        say(f"{node.kind} {node.title}")
-        return BUILDERS[node.kind](node, folder, context)
+        # the artifact is ours to build before a device is asked for: nobody waits for both the other way round
+        with context.at_work(*_hardware(node)):
+            say(f"{node.kind} {node.title}")
+            return BUILDERS[node.kind](node, folder, context)
 
     context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
-    outcome.built += built
-    outcome.stale += stale and not built
-    outcome.reused += not built
+    return built
 
 
-def _record(node: Node, error: Exception) -> Failed:
+def _hardware(node: Node) -> tuple[Mapping[str, Any], int]:
+    """The trainer that says on what a node computes, and how many devices its processes share."""
+    if node.kind in ON_CPU:
+        return {"device": "cpu"}, 1
+    trainers = [each.runtime["trainer"] for each in ancestry(node) if "trainer" in each.runtime]
+    if node.kind in ("train", "proxy"):
+        return trainers[-1], int(trainers[-1].get("devices", 1))
+    return trainers[-1], int(node.runtime.get("devices", 1))
+
+
+def record(node: Node, error: Exception) -> Failed:
     """Keep the traceback in a file of the logs; the line that people read names the error."""
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    output = next((n.runtime["paths"]["output"] for n in ancestry(node) if "paths" in n.runtime), "outputs")
-    path = Path(output) / "logs" / "failed" / f"{node.kind}-{node.key}.txt"
+    path = _note(node)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return Failed(node, line, str(path))
+    path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    told = {"error": line, "full": str(error) if isinstance(error, StoreFull) else ""}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    return Failed(node, line, str(path.with_suffix(".txt")))
+
+
+def recorded(node: Node) -> Failed | None:
+    """What `record` noted of a node, in whichever process; None where there is nothing.
+
+    Raises
+    ------
+    StoreFull
+        Where the disk was full.
+    """
+    try:
+        told = json.loads(_note(node).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if told["full"]:
+        raise StoreFull(told["full"])
+    return Failed(node, told["error"], str(_note(node).with_suffix(".txt")))
+
+
+def forget(node: Node) -> None:
+    """Remove what an earlier run noted of a node."""
+    for suffix in (".json", ".txt"):
+        _note(node).with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _note(node: Node) -> Path:
+    output = next((n.runtime["paths"]["output"] for n in ancestry(node) if "paths" in n.runtime), "outputs")
+    return Path(output) / "logs" / "failed" / f"{node.kind}-{node.key}.json"

@@ -1,145 +1,29 @@
-"""The graph of a study: which stages its cells need, each of them once."""
+"""Planning a study: which stages its cells need, each of them once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from pdm_lightning.manifest import canonical, key_of
 from pdm_lightning.stages.instantiate import instantiate
-from pdm_lightning.store import artifact_key
 from pdm_lightning.study import specs
-from pdm_lightning.study.averages import Average, averages
+from pdm_lightning.study.averages import averages
 from pdm_lightning.study.cell import Cell
-from pdm_lightning.study.compare import Comparison, comparisons
-from pdm_lightning.study.probes import CardPlan, plan_card
+from pdm_lightning.study.compare import comparisons
+from pdm_lightning.study.graph import WAVES, Entry, Node, Plan, Worst, ancestry
+from pdm_lightning.study.probes import plan_card
 from pdm_lightning.threat import check, needs, surrogate_of
 
-# The order in which a study runs: no stage waits for one that comes later.
-WAVES = (
-    "train",
-    "proxy",
-    "features",
-    "clean",
-    "tsne",
-    "splits",
-    "gradients",
-    "examples",
-    "detector",
-    "craft",
-    "validity",
-    "noise",
-    "alarms",
-    "selftest",
-    "score",
-    "compare",
-    "average",
-    "worst",
+__all__ = ["WAVES", "Entry", "Node", "Plan", "Worst", "ancestry", "make_plan"]
+
+Made = TypeVar("Made")
+#: Parts of a configuration that a training, its features and their figures follow from, or run by.
+_MODEL = (
+    *("data", "model", "defense", "optimizer", "budget", "seed", "features", "report", "tsne"),
+    *("trainer", "paths", "logger", "name"),
 )
-
-
-@dataclass(frozen=True)
-class Node:
-    """One stage with everything that determines its output.
-
-    Attributes
-    ----------
-    kind : str
-        One of `WAVES`.
-    spec : dict
-        The part of the configuration that the output depends on; it makes the key.
-    parents : dict of str to Node
-        By role.
-    runtime : dict
-        What the stage needs to know and its output does not depend on (places, devices, batch sizes).
-    """
-
-    kind: str
-    spec: dict[str, Any]
-    parents: dict[str, Node] = field(default_factory=dict)
-    runtime: dict[str, Any] = field(default_factory=dict, compare=False)
-    title: str = field(default="", compare=False)
-
-    @cached_property
-    def key(self) -> str:
-        """Sixteen hexadecimal digits: the name of the artifact in the store."""
-        return artifact_key(self.kind, self.spec, self.parent_keys)
-
-    @property
-    def parent_keys(self) -> dict[str, str]:
-        """Keys of the parents by role."""
-        return {role: parent.key for role, parent in self.parents.items()}
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.key))
-
-
-def ancestry(node: Node) -> Iterator[Node]:
-    """The node's parents, theirs, and so on, each after its own parents; the node itself comes last."""
-    for parent in node.parents.values():
-        yield from ancestry(parent)
-    yield node
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A cell and the nodes that answer it; `refused` says why it cannot exist."""
-
-    cell: Cell
-    nodes: dict[str, Node]
-    note: str = ""
-    refused: str = ""
-
-
-@dataclass(frozen=True)
-class Worst:
-    """All attacks on one model and detector, each image in the hands of the one that harms it most.
-
-    Attributes
-    ----------
-    cell : Cell
-        One of the cells.
-    node : Node
-        The ``worst`` node; its spec holds the ball (``norm``, ``eps``) that the attacks are held to.
-    """
-
-    cell: Cell
-    node: Node
-
-    @property
-    def name(self) -> str:
-        """``worst_linf_0.1``."""
-        return f"worst_{self.node.spec['norm']}_{self.node.spec['eps']:g}"
-
-
-@dataclass
-class Plan:
-    """All entries of a study and the union of their nodes."""
-
-    entries: list[Entry]
-    worst: list[Worst] = field(default_factory=list)
-    card: CardPlan = field(default_factory=CardPlan)
-    compared: list[Comparison] = field(default_factory=list)
-    averaged: list[Average] = field(default_factory=list)
-
-    @cached_property
-    def nodes(self) -> list[Node]:
-        """Every node once, in the order of the waves."""
-        asked = [node for entry in self.entries for node in entry.nodes.values()]
-        asked += [*(worst.node for worst in self.worst), *self.card.nodes, *(c.node for c in self.compared)]
-        asked += [one.node for one in self.averaged]
-        unique = {node.key: node for one in asked for node in ancestry(one)}
-        return sorted(unique.values(), key=lambda node: WAVES.index(node.kind))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Configuration of the first cell, for what all cells share (name, paths, report)."""
-        return self.entries[0].cell.config
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self.nodes)
 
 
 def make_plan(cells: Iterable[Cell]) -> Plan:
@@ -166,6 +50,8 @@ def _check_names(entries: list[Entry]) -> None:
     last = {entry.cell.names(): entry for entry in entries}
     for entry in entries:
         other = last[entry.cell.names()]
+        if other is entry:
+            continue
         if {n.key for n in entry.nodes.values()} != {n.key for n in other.nodes.values()}:
             differ = sorted(set(entry.cell.overrides) ^ set(other.cell.overrides))
             raise ValueError(
@@ -174,67 +60,103 @@ def _check_names(entries: list[Entry]) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A training with what is computed of it alone."""
+
+    title: str
+    runtime: dict[str, Any]
+    nodes: dict[str, Node]
+
+
 class _Planner:
-    """Makes nodes and keeps one of each."""
+    """Makes nodes and keeps one of each.
+
+    The cells of a sweep share the parts of their configurations, so what follows from the same parts is made once.
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, Node] = {}
         self.prints: dict[str, str] = {}
-        self.detectors: dict[str, Any] = {}
+        self._made: dict[tuple[int | str, ...], tuple[tuple[Any, ...], Any]] = {}
+
+    def once(self, what: str, parts: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for the same texts and the same (not only equal) other parts."""
+        place = (what, *(part if isinstance(part, str) else id(part) for part in parts))
+        if place not in self._made:
+            self._made[place] = (parts, make())  # while the parts are kept, no other object has their ids
+        made: Made = self._made[place][1]
+        return made
 
     def node(
         self, kind: str, spec: dict[str, Any], title: str, runtime: dict[str, Any], **parents: Node
     ) -> Node:
-        node = Node(kind, spec, parents, runtime, title)
-        return self.known.setdefault(node.key, node)
+        """The node of these settings and parents: the first that was made, with its title and runtime."""
+        text = self.once("text", (spec,), lambda: canonical(spec))
+        key = key_of(kind, text, {role: parent.key for role, parent in parents.items()})
+        if key not in self.known:
+            self.known[key] = Node(kind, spec, parents, runtime, title)
+            vars(self.known[key])["key"] = key  # known already: the property need not hash the settings again
+        return self.known[key]
 
     def entry(self, cell: Cell) -> Entry:
         config = cell.config
-        names = [cell.name(group) for group in ("data", "model", "defense")]
-        model_title = " ".join([*names, f"seed={config['seed']}"])
-        runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
-        train = self.node(
-            "train", specs.train_spec(config, self.prints), model_title, runtime | _training(config)
-        )
-        features = self.node("features", specs.features_spec(config), model_title, runtime, train=train)
-        nodes = {"train": train, "features": features}
-        nodes["clean"] = self.node("clean", {}, model_title, {}, features=features)
-        if "tsne" in config["report"]["figures"]:
-            nodes["tsne"] = self.node("tsne", dict(config["tsne"]), model_title, {}, features=features)
+        names = {group: cell.name(group) for group in ("data", "model", "defense")}
+        parts = (*names.values(), *(config[part] for part in _MODEL))
+        model = self.once("model", parts, lambda: self.model(config, names))
         if config["attack"]["name"] == "none":
-            return Entry(cell, nodes)
-        return self.attacked(cell, nodes, model_title, runtime)
+            return Entry(cell, dict(model.nodes))
+        return self.attacked(cell, model)
 
-    def attacked(self, cell: Cell, nodes: dict[str, Node], title: str, runtime: dict[str, Any]) -> Entry:
-        config = cell.config
-        refused = check(config["attack"], config["threat"], config["detector"])
+    def model(self, config: dict[str, Any], names: dict[str, str]) -> _Model:
+        title = " ".join([*names.values(), f"seed={config['seed']}"])
+        runtime = {"data": config["data"], "trainer": config["trainer"], "paths": config["paths"]}
+        spec = specs.train_spec(config, self.prints)
+        train = self.node("train", spec, title, runtime | _training(config, names))
+        features = self.node("features", specs.features_spec(config), title, runtime, train=train)
+        nodes = {"train": train, "features": features}
+        nodes["clean"] = self.node("clean", {}, title, {}, features=features)
+        if "tsne" in config["report"]["figures"]:
+            nodes["tsne"] = self.node("tsne", dict(config["tsne"]), title, {}, features=features)
+        return _Model(title, runtime, nodes)
+
+    def attacked(self, cell: Cell, model: _Model) -> Entry:
+        config, nodes, runtime = cell.config, model.nodes, model.runtime
+        attack, threat, craft = config["attack"], config["threat"], config["craft"]
+        asks = (attack, threat, config["detector"])
+        refused = self.once("refused", asks, lambda: check(*asks))
         if refused:
-            return Entry(cell, nodes, refused=refused)
-        spec, note = specs.craft_spec(config)
-        batch = dict(config["craft"]) | {"threat": config["threat"]}
+            return Entry(cell, dict(nodes), refused=refused)
+        parts = (attack, threat, craft, config["budget"], config["seed"])
+        spec, note, watches = self.once("craft", parts, lambda: _craft_spec(config))
+        hands = self.once("hands", (runtime, craft, threat), lambda: {**runtime, **craft, "threat": threat})
         detector = self.detector(cell, nodes["features"], runtime)
-        held = self.surrogate(cell, nodes["train"], title, runtime)
+        surrogate = (model, threat, config["features"])
+        held = self.once("surrogate", surrogate, lambda: self.surrogate(cell, model))
         parents = {"train": nodes["train"], "features": nodes["features"], **held}
-        if "detector" in needs(config["attack"]):
+        if watches:
             seen = held.get("surrogate_features", nodes["features"])
             parents["detector"] = self.detector(cell, seen, runtime)
-            spec["aim"] = specs.aim_spec(config)
-        title = f"{title} {cell.name('attack')}" + (f" {cell.name('threat')}" if held else "")
-        craft = self.node("craft", spec, title, runtime | batch, **parents)
+        title = f"{model.title} {cell.name('attack')}" + (f" {cell.name('threat')}" if held else "")
+        crafted = self.node("craft", spec, title, hands, **parents)
         judges = {"detector": detector}
         if held:  # who is asked what the surrogate makes of the clean images
             judges["surrogate_features"] = held["surrogate_features"]
-        score = self.node("score", specs.score_spec(config), title, {}, craft=craft, **judges)
-        return Entry(cell, nodes | held | {"craft": craft, "detector": detector, "score": score}, note)
+        rule = self.once("rule", (config["evaluate"],), lambda: specs.score_spec(config))
+        score = self.node("score", rule, title, {}, craft=crafted, **judges)
+        return Entry(cell, nodes | held | {"craft": crafted, "detector": detector, "score": score}, note)
 
     def detector(self, cell: Cell, features: Node, runtime: dict[str, Any]) -> Node:
         """The cell's detector on a classifier whose features are given."""
-        config, spec = cell.config, specs.detector_spec(cell.config)
-        place = json.dumps(spec, sort_keys=True)
-        if place not in self.detectors:
-            self.detectors[place] = instantiate(spec, "detector")
-        detector, train = self.detectors[place], features.parents["train"]
-        title = f"{features.title} {cell.name('detector')}"
+        config, name = cell.config, cell.name("detector")
+        used = (config[part] for part in ("detector", "features", "craft", "budget", "threat", "seed"))
+        parts = (name, features, runtime, *used)
+        return self.once("detector", parts, lambda: self.fitted(config, name, features, runtime))
+
+    def fitted(self, config: dict[str, Any], name: str, features: Node, runtime: dict[str, Any]) -> Node:
+        spec = self.once("settings", (config["detector"],), lambda: specs.detector_spec(config))
+        detector = self.once("built", (spec,), lambda: instantiate(spec, "detector"))
+        train, title = features.parents["train"], f"{features.title} {name}"
         seen = specs.features_spec(config, detector.reads)
         parents = {"features": features}
         if "layers" in seen:
@@ -247,24 +169,26 @@ class _Planner:
             parents["examples"] = self.node("examples", examples, what, hands, train=train, features=features)
         return self.node("detector", spec, title, runtime if detector.needs_images else {}, **parents)
 
-    def surrogate(self, cell: Cell, train: Node, title: str, runtime: dict[str, Any]) -> dict[str, Node]:
+    def surrogate(self, cell: Cell, target: _Model) -> dict[str, Node]:
         """The model that the adversary works on where it is not the target's, and its features."""
         config, threat = cell.config, cell.config["threat"]
         kind = surrogate_of(threat)
         if not kind:
             return {}
-        runtime = runtime | _training(config)
+        named = {"data": cell.name("data"), "model": cell.name("model"), "defense": kind}
         if kind == "proxy":
-            model = self.node(
-                "proxy", specs.proxy_spec(config, self.prints), f"proxy of {title}", runtime, train=train
-            )
+            runtime = target.runtime | _training(config, named | {"model": threat["proxy"]["model"]["name"]})
+            spec, title = specs.proxy_spec(config, self.prints), f"proxy of {target.title}"
+            model = self.node("proxy", spec, title, runtime, train=target.nodes["train"])
         else:
             own = config | {
                 "defense": threat["own"]["defense"],
                 "seed": config["seed"] + threat["own"]["seed"],
             }
-            named = [cell.name("data"), cell.name("model"), own["defense"]["name"], f"seed={own['seed']}"]
-            model = self.node("train", specs.train_spec(own, self.prints), " ".join(named), runtime)
+            named["defense"] = own["defense"]["name"]
+            runtime = target.runtime | _training(own, named)
+            title = " ".join([*named.values(), f"seed={own['seed']}"])
+            model = self.node("train", specs.train_spec(own, self.prints), title, runtime)
         features = self.node("features", specs.features_spec(config), model.title, runtime, train=model)
         return {"surrogate": model, "surrogate_features": features}
 
@@ -273,13 +197,13 @@ class _Planner:
         groups: dict[tuple[str, str], list[Entry]] = {}
         for entry in entries:
             if "score" in entry.nodes and entry.cell.config["evaluate"]["worst_case"]:
-                place = (entry.nodes["detector"].key, json.dumps(entry.nodes["score"].spec, sort_keys=True))
-                groups.setdefault(place, []).append(entry)
+                rule = entry.nodes["score"].spec
+                told = self.once("text", (rule,), lambda rule=rule: canonical(rule))  # type: ignore[misc]
+                groups.setdefault((entry.nodes["detector"].key, told), []).append(entry)
         for group in groups.values():
             found = {entry.nodes["score"].key: entry.nodes["score"] for entry in group}
-            scores = sorted(
-                found.values(), key=lambda score: score.key
-            )  # in whatever order they were asked for
+            # in whatever order they were asked for
+            scores = sorted(found.values(), key=lambda score: score.key)
             attacks = [entry.cell.config["attack"] for entry in group]
             balls = {(a.get("norm", "linf"), float(a["eps"])) for a in attacks if a.get("eps")}
             for norm, eps in sorted(balls) if len(scores) > 1 else ():
@@ -289,10 +213,18 @@ class _Planner:
                 yield Worst(group[0].cell, self.node("worst", spec, title, {}, **parents))
 
 
-def _training(config: dict[str, Any]) -> dict[str, Any]:
-    """What a training, of whichever kind, needs to know and its outcome does not depend on."""
+def _craft_spec(config: dict[str, Any]) -> tuple[dict[str, Any], str, bool]:
+    """Settings of a crafting, what the budget capped, and whether it works on a detector, too."""
+    spec, note = specs.craft_spec(config)
+    watches = "detector" in needs(config["attack"])
+    return spec | ({"aim": specs.aim_spec(config)} if watches else {}), note, watches
+
+
+def _training(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """What a training, of whichever kind, needs to know and its outcome does not depend on; `names` show it."""
     return {
         "logger": config["logger"],
         "group": config["name"],
         "segment": config["budget"]["train"]["segment"],
+        "axes": names | {"budget": config["budget"]["name"], "seed": config["seed"]},
     }

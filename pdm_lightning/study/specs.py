@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pdm_lightning.data import fingerprint
@@ -39,7 +40,8 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
     defense["term"] = {name: defense["term"][name] for name in defense["use"] if name in defense["term"]}
     if config["data"].get("pairs", "auto") == "always":
         defense["pairs"] = "always"
-    defense["pairs"] = "always" if defense["pairs"] == "always" or build_loss(defense).needs_pairs else "auto"
+    if defense["pairs"] != "always":
+        defense["pairs"] = "always" if _needs_pairs(json.dumps(defense)) else "auto"
     if defense["pairs"] == "auto":  # single images: how pairs would be made does not matter
         defense = {key: value for key, value in defense.items() if key not in ("q", "forward")}
     return {
@@ -51,6 +53,12 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
         "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
         "seed": config["seed"],
     }
+
+
+@lru_cache(maxsize=1024)
+def _needs_pairs(defense: str) -> bool:
+    """Whether the loss of a defence, given as JSON, is one of pairs."""
+    return build_loss(json.loads(defense)).needs_pairs
 
 
 def data_spec(data: Config, prints: dict[str, str]) -> dict[str, Any]:

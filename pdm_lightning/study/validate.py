@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
-from pdm_lightning.devices import pick_device
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
@@ -32,11 +30,12 @@ from pdm_lightning.study.checks import (
     number,
     shown,
     text,
+    trainer,
     words,
 )
 from pdm_lightning.study.probes import RUNS
+from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
-from pdm_lightning.tracking import MODES, wandb_mode
 
 Config = dict[str, Any]
 
@@ -102,21 +101,6 @@ def _places(config: Config) -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"paths.output={output}: that is a file: name a folder")
     choice(config, "store.on_stale", ON_STALE)
-
-
-def _trainer(config: Config) -> None:
-    pick_device(shown(at(config, "trainer.device")))
-    number(config, "trainer.threads", 1, optional=True)
-
-
-def _logger(config: Config) -> None:
-    choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
-    choice(config, "logger.mode", MODES)
-    name = config["logger"]["name"]
-    if name != "csv" and importlib.util.find_spec(name) is None:
-        raise ValueError(f"logger={name}: its package is not installed: pip install {name}")
-    if name == "wandb":
-        wandb_mode(config["logger"]["mode"])
 
 
 def _budget(config: Config) -> None:
@@ -260,7 +244,7 @@ def _optimizer(config: Config) -> None:
     if schedule is not None:
         _schedule(config, _mapping(config, "optimizer.schedule"))
     with built("optimizer", optimizer), torch.random.fork_rng(devices=[]):
-        make_optimizer(nn.Linear(1, 1), optimizer)
+        make_optimizer(nn.Linear(1, 1), optimizer, brief=True)
         lr_factor(schedule, total_steps=100)
 
 
@@ -281,10 +265,10 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
-    _trainer: ("trainer",),
-    _logger: ("logger",),
+    check_logger: ("logger",),
     _data: ("data",),
     _budget: ("budget",),
+    trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
     _optimizer: ("optimizer",),

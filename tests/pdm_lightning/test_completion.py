@@ -19,8 +19,17 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "tune", "wandb", "completion"]),
+        ("pdml wandb ", ["sweep", "dashboard"]),
+        ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),
+        ("pdml t", ["tune"]),
+        ("pdml tune tune.obj", ["tune.objective="]),
+        ("pdml tune experiment=tune", ["experiment=tune_pdm"]),
+        (
+            "pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' tune.see",
+            ["tune.seed=", "tune.seeds="],
+        ),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
         ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),

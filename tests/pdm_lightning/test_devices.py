@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pdm_lightning.devices import pick_device, set_threads, strict_float32
+from pdm_lightning.devices import pick_device, set_threads, several, share_of_threads, strict_float32
 from pdm_lightning.seeding import derive, generator, seeded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,26 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def test_pick_device(monkeypatch: pytest.MonkeyPatch, count: int, name: str, expected: str) -> None:
     gpus(monkeypatch, count)
     assert pick_device(name) == torch.device(expected)
+
+
+def test_several_devices_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 3)
+    one, two, three = (torch.device("cuda", number) for number in range(3))
+    assert several([two], 2, "x") == [two, three]
+    assert several([three, one], 2, "x") == [three, one]
+    assert several([three, one], 1, "x") == [three]
+    assert several([torch.device("cpu")], 5, "x") == [torch.device("cpu")] * 5
+    with pytest.raises(
+        ValueError, match=r"^trainer.devices=4: PyTorch sees 3 GPUs here, .*use trainer.devices=2$"
+    ):
+        several([two], 4, "trainer.devices")
+
+
+def test_processes_share_the_threads_where_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    shares = [share_of_threads(torch.device(name), 2) for name in ("cpu", "cuda")]
+    assert shares == [3, 7]
+    assert share_of_threads(torch.device("cpu"), 20) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from pdm_lightning.store import artifact_key
 from pdm_lightning.study import specs
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import WAVES, make_plan
+from pdm_lightning.study.validate import validate
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,29 @@ def test_nodes_come_in_waves_and_once(cell: Cell) -> None:
     assert len({node.key for node in nodes}) == len(nodes) == 12
     order = [WAVES.index(node.kind) for node in nodes]
     assert order == sorted(order)
+
+
+def test_planning_writes_to_no_cell() -> None:
+    """Cells of a sweep share their parts: what one of them did to its own would be done to all."""
+    words = ["-m", "attack=fgsm,cw_wb", "threat=white_box,black_box", "detector=kde,lid", "card.run=all"]
+    cells = ask("plan", [*words, "report.figures=[tsne]", "evaluate.worst_case=true"])
+    before = copy.deepcopy(cells)
+    validate(cells)
+    plan = make_plan(cells)
+    assert all(node.key for node in plan)
+    assert cells == before
+
+
+def test_equal_cells_that_share_nothing_give_the_same_plan() -> None:
+    """What is made once for the same parts is the same where these are only equal."""
+    words = ["-m", "defense=ce,pdm", "attack=fgsm,cw_wb", "threat=white_box,transfer", "seed=0,1"]
+    cells = ask("plan", [*words, "card.run=all", "detector=kde,lid"])
+    shared, apart = make_plan(cells), make_plan([copy.deepcopy(cell) for cell in cells])
+    assert [(n.kind, n.key, n.title, n.runtime) for n in shared] == [
+        (n.kind, n.key, n.title, n.runtime) for n in apart
+    ]
+    for node in shared:
+        assert node.key == artifact_key(node.kind, node.spec, node.parent_keys)
 
 
 def test_overridden_values_are_in_the_name(cell: Cell) -> None:

@@ -7,9 +7,6 @@ import json
 import os
 import runpy
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from attacks import FGSM, Setup
-from pdm_lightning.holder import process_start
-from pdm_lightning.stages import craft, engine, shards
+from pdm_lightning.crew import WorkerFailed
+from pdm_lightning.stages import craft, engine
 
 ROOT = Path(__file__).parents[2]
 STUDY = runpy.run_path(str(Path(__file__).with_name("threat_study.py")))
@@ -200,64 +197,20 @@ class Killed(FGSM):
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "error", "message"),
     [
-        ("Broken", "no room left"),
-        ("Wrong", "^ValueError: a mistake$"),
-        ("Killed", "exit code -9.*smaller craft.batch_size"),
+        ("Broken", OSError, "no room left"),
+        ("Wrong", ValueError, "^a mistake\n"),
+        ("Killed", WorkerFailed, "exit code -9.*smaller craft.batch_size"),
     ],
 )
-def test_a_failure_is_told_in_one_line(
-    kind: str, message: str, threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failure_is_that_of_a_crafting_in_one_process(
+    kind: str, error: type, message: str, threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     node = threat_study.node("gray_box", "fgsm_010")
     node = replace(node, spec=node.spec | {"attack": {"_target_": f"{Path(__file__).stem}.{kind}"}})
-    with pytest.raises(shards.ShardFailed, match=message) as caught:
+    with pytest.raises(error, match=message) as caught:
         crafted(threat_study, node, tmp_path, batch_size=4, devices=2)
-    assert "\n" not in str(caught.value)
     if kind == "Broken":
-        assert isinstance(caught.value.__cause__, OSError)
-        assert caught.value.__cause__.errno == errno.ENOSPC
-
-
-def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert shards.devices(torch.device("cuda", 1), 2) == [torch.device("cuda", 1), torch.device("cuda", 2)]
-    with pytest.raises(ValueError, match=r"craft.devices=4: PyTorch sees 3 GPUs here.*use craft.devices=3"):
-        shards.devices(torch.device("cuda", 0), 4)
-
-
-def test_the_processes_end_with_their_parent(tmp_path: Path) -> None:
-    """Also where that is killed."""
-    script = f"""
-import os, runpy, sys, threading, time
-from multiprocessing import get_context
-def work(path):
-    from pdm_lightning.stages import shards
-    shards._end_with_parent()
-    open(path, "w").write(str(os.getpid()))
-    time.sleep(60)
-if __name__ == "__main__":
-    get_context("spawn").Process(target=work, args=({str(tmp_path / "pid")!r},)).start()
-    time.sleep(60)
-"""
-    (tmp_path / "parent.py").write_text(script)
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=env)
-    try:
-        child = int(_when(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()))
-    finally:
-        parent.kill()
-        parent.wait()
-    assert _when(lambda: process_start(child) is None)
-
-
-def _when(condition: Any) -> Any:
-    """What the condition gives, once it gives something."""
-    for _ in range(600):
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it never came")
+        assert caught.value.errno == errno.ENOSPC

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 #: Code that decides where and how things are kept or shown, not what they are.
 PLUMBING = {
     "pdm_lightning",
+    "pdm_lightning.crew",
+    "pdm_lightning.device_lease",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
     "pdm_lightning.lease",
@@ -54,6 +58,18 @@ BORROWED = {
         "pdm_lightning.stages.sight",
     },
     "features": {"pdm_lightning.losses", "detection"},
+    "val_clean": {
+        "pdm_lightning.losses",
+        "pdm_lightning.stages.context",
+        "pdm_lightning.stages.craft",
+        "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.features",
+        "pdm_lightning.stages.halves",
+        "pdm_lightning.stages.sight",
+    },
+    "val_detector": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
+    "val_craft": {"pdm_lightning.losses"},
+    "val_score": {"pdm_lightning.losses", "pdm_lightning.stages.craft"},
 }
 
 
@@ -90,6 +106,26 @@ def test_sources_hold_what_a_stage_imports(kind: str) -> None:
             )
             if covered(name, set(SOURCES[kind])) and name.startswith("pdm_lightning.stages."):
                 waiting.add(name)
+
+
+def test_every_stage_is_there() -> None:
+    """A stage is imported when it is called: a name that is not there would be noticed by no import."""
+    for kind in WAVES:
+        builder = BUILDERS[kind]
+        stage = getattr(importlib.import_module(builder.__module__), builder.__name__)
+        assert stage.__module__ == builder.__module__
+
+
+def test_reading_sources_imports_none(tmp_path: Path) -> None:
+    """What lists a store starts at once: neither PyTorch nor a stage is imported for the hashes of their sources."""
+    code = (
+        "import sys\nfrom pdm_lightning.stages.builders import SOURCES, source_of\n"
+        "print(len({source_of(kind, {}) for kind in SOURCES}), *sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, *modules = done.stdout.split()
+    assert int(count) == len({SOURCES[kind] for kind in SOURCES})
+    assert not {"torch", "numpy", "detection", "attacks", "pdm_lightning.stages.craft"} & set(modules)
 
 
 def test_code_of_the_user_s_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""GPUs of a machine, each in the hands of one process at a time, whichever study it belongs to.
+
+A device is leased with a lock on a file, which the kernel frees when the holder ends, however it ends. Processes are
+not told apart by ``CUDA_VISIBLE_DEVICES``: workers are reused, and a second study would know nothing of the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+POLL = 0.5
+"""Seconds between two looks at devices that are all leased."""
+REMIND = 60.0
+"""Seconds between two lines that say what is waited for."""
+
+
+def folder() -> Path:
+    """Where the locks lie: one place a machine."""
+    place = Path(tempfile.gettempdir()) / "pdm-lightning-devices"
+    place.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # another user's: it is open to all already
+        place.chmod(0o1777)
+    return place
+
+
+def gpus() -> list[str]:
+    """A name for each GPU that PyTorch sees, the same in every process of the machine."""
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def leased(names: Sequence[str], count: int = 1, place: Path | None = None) -> Iterator[list[int]]:
+    """Hold `count` of the devices, waiting until so many are free.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Devices of this machine.
+    count : int
+        How many are needed; all are taken at once or none.
+    place : Path, optional
+        Folder of the locks; default: `folder`.
+
+    Yields
+    ------
+    list of int
+        Places of the devices in `names`.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer devices.
+    """
+    if count > len(names):
+        raise ValueError(f"{count} GPUs are asked for, and PyTorch sees {len(names)} here: ask for fewer")
+    place, reminded = place or folder(), time.monotonic() - REMIND + 5
+    while True:
+        with ExitStack() as stack:
+            held = _take(names, count, place, stack)
+            if len(held) == count:
+                yield held
+                return
+        if time.monotonic() - reminded >= REMIND:
+            log.warning("all %d GPUs are at work; waiting for %d of them", len(names), count)
+            reminded = time.monotonic()
+        time.sleep(POLL)
+
+
+def _take(names: Sequence[str], count: int, place: Path, stack: ExitStack) -> list[int]:
+    """Lock what is free, up to `count`; the stack gives it back."""
+    import fcntl
+
+    held: list[int] = []
+    for number, name in enumerate(names):
+        if len(held) == count:
+            break
+        path = place / re.sub(r"[^\w.-]", "_", name)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        stack.callback(os.close, descriptor)
+        held.append(number)
+    return held

@@ -1,0 +1,168 @@
+"""Running a plan through a Hydra launcher: wave after wave, each job in a process of its own somewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
+from omegaconf import open_dict
+
+from pdm_lightning.stages.context import Context
+from pdm_lightning.study.execute import Failed, Outcome, forget, kept, recorded, status
+from pdm_lightning.study.job import Jobs, run_job, words
+from pdm_lightning.study.plan import Node, Plan
+from pdm_lightning.study.saved import save_nodes
+from pdm_lightning.study.watch import watching
+from pdm_lightning.study.waves import Wave, waves
+from pdm_lightning.study.words import config_loader
+
+Say = Callable[[str], None]
+
+HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Hydra's own launcher, its default: everything in this process."""
+SHARED_BY = 8
+"""Jobs that the short nodes of a wave are put into, for a launcher that does not say."""
+PATIENCE = 10.0
+"""Seconds that what a job wrote may take to be seen over a network, for a launcher that does not say."""
+
+
+class LauncherFailed(RuntimeError):
+    """A launcher could not run any job."""
+
+
+def make_launcher(config: Mapping[str, Any]) -> Launcher:
+    """Make the Hydra launcher of a configuration node ``hydra.launcher``, any plugin that is installed.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such launcher, or it does not take one of the values.
+    """
+    loader = config_loader()
+    # what the jobs of a launcher that composes their configuration compose: two words, and no group
+    master = loader.load_configuration("_job", [], run_mode=RunMode.MULTIRUN)
+    with open_dict(master):
+        master.hydra.launcher = dict(config)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    try:
+        return Plugins.instance().instantiate_launcher(context, run_job, master)
+    except Exception as error:
+        first = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"hydra/launcher ({config.get('_target_')}): {first}") from error
+
+
+def launch(plan: Plan, context: Context, launcher: Launcher, say: Say) -> Outcome:
+    """Build what is missing through a launcher. A node that fails, or whose job is killed, is recorded.
+
+    What a job came to is read from the store and from `pdm_lightning.study.execute.recorded`: a launcher's own answer
+    tells nothing of a job that was killed, and some raise where one job fails.
+
+    Raises
+    ------
+    StoreFull
+        On a full disk.
+    LauncherFailed
+        Where the launcher cannot run any job.
+    """
+    outcome, number = Outcome(), 0
+    folder = _folder(plan)
+    save_nodes(plan.nodes, folder / "nodes.json")
+    try:
+        for place, wave in enumerate(waves(plan.nodes)):
+            todo = _todo(wave, context, outcome)
+            if todo.jobs:
+                todo = todo.shared_by(getattr(launcher, "shared_by", SHARED_BY))
+                file = folder / f"wave-{place}-{wave.kinds[0]}.json"
+                _run(todo, file, context, launcher, number, say)
+                number += len(todo.jobs)
+                until = time.monotonic() + getattr(launcher, "patience", PATIENCE)
+                for node in (node for job in todo.jobs for node in job):
+                    _settle(node, context, outcome, until)
+    finally:
+        with suppress(AttributeError):
+            launcher.close()  # type: ignore[attr-defined]  # ours keep their processes from wave to wave
+    return outcome
+
+
+def _folder(plan: Plan) -> Path:
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    folder = Path(plan.settings["paths"]["output"]) / "logs" / "launched" / f"{plan.settings['name']}-{stamp}"
+    folder.mkdir(parents=True)
+    return folder.resolve()
+
+
+def _todo(wave: Wave, context: Context, outcome: Outcome) -> Wave:
+    """What of a wave is not there yet; the rest is counted."""
+    fine, jobs = kept(context.store), []
+    for job in wave.jobs:
+        missing = []
+        for node in job:
+            if outcome.cut_off(node):
+                continue
+            state = status(context.store, node)
+            if state in fine:
+                outcome.reused += 1
+                outcome.stale += state == "stale"
+            else:
+                forget(node)
+                missing.append(node)
+        jobs += [missing] if missing else []
+    return Wave(wave.kinds, jobs)
+
+
+def _run(wave: Wave, file: Path, context: Context, launcher: Launcher, first: int, say: Say) -> None:
+    nodes = [node for job in wave.jobs for node in job]
+    store = context.store
+    keys = [[node.key for node in job] for job in wave.jobs]
+    root = str(store.root.resolve())
+    Jobs(str(file.parent / "nodes.json"), os.getcwd(), root, store.on_stale, keys).save(file)
+    say(
+        f"{', '.join(dict.fromkeys(node.kind for node in nodes))}: {len(nodes)} to build in {len(wave.jobs)} jobs"
+    )
+    trouble: Exception | None = None
+    with watching(nodes, store, say):
+        try:
+            launcher.launch([words(file, number) for number in range(len(wave.jobs))], first)
+        except Exception as error:  # of some job, perhaps: the store tells what came of the others
+            trouble = error
+    if trouble is not None:
+        if not _anything(nodes, context):
+            raise LauncherFailed(f"hydra/launcher ran nothing: {_first_line(trouble)}") from trouble
+        say(f"the launcher says: {_first_line(trouble)}")
+
+
+def _anything(nodes: Iterable[Node], context: Context) -> bool:
+    fine = kept(context.store)
+    return any(recorded(node) or status(context.store, node) in fine for node in nodes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _settle(node: Node, context: Context, outcome: Outcome, until: float) -> None:
+    """Count a node of a job that is over; what it left may be seen only later, but not after `until`."""
+    if outcome.cut_off(node):
+        return
+    while True:
+        if status(context.store, node) in kept(context.store):
+            outcome.built += 1
+            return
+        failed = recorded(node)
+        if failed is None and time.monotonic() < until:
+            time.sleep(0.2)
+            continue
+        ended = Failed(
+            node, "its job ended before it was built (killed?): the same command goes on from here"
+        )
+        outcome.failed[node.key] = failed or ended
+        return

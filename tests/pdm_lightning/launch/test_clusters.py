@@ -1,0 +1,113 @@
+"""What Slurm and Ray are asked for, and what is said of jobs that end badly, with programs that look like theirs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdm_lightning.launchers import on_ray, slurm
+from pdm_lightning.study.launching import make_launcher
+from pdm_lightning.study.words import config_loader
+
+OPTIONS: dict[str, Any] = {
+    "timeout_min": 90,
+    "requeue": 3,
+    "array_parallelism": 2,
+    "setup": ["module load cuda"],
+    "additional": {"constraint": "a100"},
+    "partition": "gpu",
+    "account": None,
+    "qos": None,
+    "gpus_per_node": 1,
+    "cpus_per_task": 4,
+    "mem_gb": 16,
+}
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``sbatch`` keeps what it is given, ``squeue`` tells what is in a file."""
+    pytest.importorskip("submitit")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, line in {
+        "sbatch": f"cp \"$1\" {tmp_path}/script; echo 'Submitted batch job 7'",
+        "squeue": f'cd {tmp_path}; echo "$@" >> asked; cat queue 2>/dev/null; exit $(cat rc 2>/dev/null || echo 0)',
+        "scancel": f'echo "$@" >> {tmp_path}/cancelled',
+        "srun": "true",
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "POLL", 0.02)
+    monkeypatch.setattr(slurm, "GRACE", 0.1)
+    return tmp_path
+
+
+def jobs(folder: Path) -> list[dict[str, Any]]:
+    return [{"wave": str(folder / "wave.json"), "job": number} for number in range(3)]
+
+
+def test_an_array_asks_for_what_was_typed(programs: Path) -> None:
+    ended = slurm.run_array(print, jobs(programs), **OPTIONS)
+    script = (programs / "script").read_text()
+    asked = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
+    wanted = ("array=0-2%2", "time=90", "partition=gpu", "cpus-per-task=4", "gpus-per-node=1", "mem=16GB")
+    assert {*wanted, "constraint=a100", "job-name=pdml"} <= asked
+    assert "module load cuda" in script and not any(line.startswith(("account", "qos")) for line in asked)
+    assert "--jobs=7" in (programs / "asked").read_text()
+    assert [end.partition(":")[0] for end in ended] == [f"Slurm job 7_{n} left no result" for n in range(3)]
+
+
+def test_the_end_of_a_job_s_log_says_why(programs: Path) -> None:
+    logs = programs / "slurm"
+    logs.mkdir()
+    (logs / "7_1_0_log.err").write_text("first\nslurmstepd: error: Exceeded job memory limit\n")
+    ended = slurm.run_array(print, jobs(programs), **OPTIONS)
+    assert ended[1] == "Slurm job 7_1 left no result: slurmstepd: error: Exceeded job memory limit"
+
+
+def test_jobs_in_the_queue_are_waited_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def passes(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+
+    (programs / "queue").write_text("7_0\n7_1\n7_2\n")
+    monkeypatch.setattr(slurm, "GRACE", 0.0)
+    monkeypatch.setattr(slurm.time, "sleep", passes)
+    with pytest.raises(KeyboardInterrupt):
+        slurm.run_array(print, jobs(programs), **OPTIONS)
+    assert (programs / "cancelled").read_text().strip() == "7"
+
+
+def test_a_controller_that_says_nothing_is_not_waited_for_for_ever(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (programs / "rc").write_text("1")
+    monkeypatch.setattr(slurm, "SILENCE", 0.3)
+    with pytest.raises(TimeoutError, match="squeue has not answered"):
+        slurm.run_array(print, jobs(programs), **OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "run"), [("submitit", slurm.run_array), ("ray", on_ray.run_tasks)])
+def test_a_package_that_is_missing_is_named(name: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    cluster = {"address": None, "num_cpus": 1, "num_gpus": 0, "max_retries": 0}
+    options = OPTIONS if name == "submitit" else cluster
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pdm-lightning\[(slurm|ray)\]'"):
+        run(print, [{"wave": "x", "job": 0}], **options)
+
+
+@pytest.mark.parametrize("name", ["local", "slurm", "ray"])
+def test_every_launcher_of_conf_is_made_of_its_own_values(name: str) -> None:
+    config = config_loader().load_configuration("config", [f"hydra/launcher={name}"], run_mode="RUN")  # type: ignore[arg-type]
+    launcher = make_launcher(dict(config.hydra.launcher))
+    assert type(launcher).__name__ == f"{name.title()}Launcher"
+    assert launcher.shared_by == 8  # type: ignore[attr-defined]

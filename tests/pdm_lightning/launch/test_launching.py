@@ -1,0 +1,186 @@
+"""A study through a launcher: the same results, failures recorded, nothing computed twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdm_lightning.cli import main
+from pdm_lightning.report import read_csv
+from pdm_lightning.stages.builders import BUILDERS
+from pdm_lightning.stages.context import Context
+from pdm_lightning.store import Store, StoreFull
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.launching import LauncherFailed, launch, make_launcher
+from pdm_lightning.study.plan import Plan, make_plan
+from tests.conftest import TINY
+
+WORDS = ["-m", "defense=ce,pdm", "attack=fgsm_010,bim_010", "name=launched", "report.figures=[]", *TINY]
+
+
+class Here:
+    """A launcher that runs its jobs in this process, or does not."""
+
+    patience = 0.0
+
+    def __init__(self, spoil: Callable[[int], Any] = lambda number: None) -> None:
+        self.spoil, self.waves, self.closed = spoil, [], False
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
+        from pdm_lightning.study.job import run_job
+
+        self.waves.append(len(job_overrides))
+        for number, words in enumerate(job_overrides, start=initial_job_idx):
+            if self.spoil(number) is None:
+                run_job({key: value.strip("'") for key, value in (word.split("=", 1) for word in words)})
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fake(kind: str) -> Callable[..., None]:
+    """A stage that writes its kind and takes no time."""
+
+    def build(node: Any, folder: Path, context: Any) -> None:
+        (folder / f"{kind}.json").write_text(json.dumps({"kind": kind, "key": node.key}))
+
+    return build
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Context]:
+    """A study of four cells whose stages take no time; jobs change the folder."""
+    for kind in BUILDERS:
+        monkeypatch.setitem(BUILDERS, kind, fake(kind))
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "out"
+    return make_plan(ask("run", [*WORDS, f"paths.output={output}"])), Context(Store(output / "store"))
+
+
+def test_waves_build_everything_once(planned: tuple[Plan, Context]) -> None:
+    plan, context = planned
+    here, said = Here(), []
+    outcome = launch(plan, context, here, said.append)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused, outcome.failed, outcome.skipped) == (len(plan.nodes), 0, {}, {})
+    # two trainings; two models' features with clean and detector; four attacks; four scores
+    assert here.waves == [2, 2, 4, 4] and here.closed
+    assert sum(line.endswith(": built") for line in said) == len(plan.nodes)
+    again = Here()
+    outcome = launch(plan, context, again, said.append)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused, again.waves) == (0, len(plan.nodes), [])
+
+
+def test_a_stage_that_raises_is_recorded_and_the_others_go_on(
+    planned: tuple[Plan, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, context = planned
+
+    def fails(node: Any, folder: Path, context: Any) -> None:
+        if "BIM" in str(node.spec["attack"]) and "pdm" in node.title:
+            raise ValueError("this attack fails\nsecond line")
+        fake("craft")(node, folder, context)
+
+    monkeypatch.setitem(BUILDERS, "craft", fails)
+    said: list[str] = []
+    outcome = launch(plan, context, Here(), said.append)  # type: ignore[arg-type]
+    (failed,) = outcome.failed.values()
+    assert failed.node.kind == "craft" and failed.error == "ValueError: this attack fails"
+    assert "in fails" in Path(failed.traceback_path).read_text()
+    assert [node.kind for node in outcome.skipped.values()] == ["score"]
+    assert outcome.built == len(plan.nodes) - 2
+    assert any(line.endswith("FAILED: ValueError: this attack fails") for line in said)
+    # mended, the same command does the rest alone
+    monkeypatch.setitem(BUILDERS, "craft", fake("craft"))
+    outcome = launch(plan, context, Here(), said.append)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.failed, outcome.skipped) == (2, {}, {})
+
+
+def test_a_job_that_was_killed_leaves_a_hole(planned: tuple[Plan, Context]) -> None:
+    plan, context = planned
+    outcome = launch(plan, context, Here(lambda number: True if number == 0 else None), print)  # type: ignore[arg-type]
+    (failed,) = outcome.failed.values()
+    assert failed.node.kind == "train" and "its job ended before it was built" in failed.error
+    behind = [node for node in plan.nodes if failed.node.title in node.title and node.kind != "train"]
+    assert {node.key for node in behind} == set(outcome.skipped)
+    assert outcome.built == len(plan.nodes) - 1 - len(behind)
+
+
+def test_a_record_of_an_earlier_run_is_no_failure_of_this_one(
+    planned: tuple[Plan, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, context = planned
+
+    def fails(*_: Any) -> None:
+        raise ValueError("then")
+
+    monkeypatch.setitem(BUILDERS, "score", fails)
+    assert len(launch(plan, context, Here(), print).failed) == 4  # type: ignore[arg-type]
+    monkeypatch.setitem(BUILDERS, "score", fake("score"))
+    killed = launch(plan, context, Here(lambda number: True if number == 0 else None), print)  # type: ignore[arg-type]
+    assert ["its job ended" in failed.error for failed in killed.failed.values()] == [True]
+
+
+def test_a_launcher_that_raises(planned: tuple[Plan, Context]) -> None:
+    plan, context = planned
+
+    def raises_after_one(number: int) -> Any:
+        if number == 1:
+            raise OSError("the queue is closed\nfor today")
+        return None
+
+    said: list[str] = []
+    outcome = launch(plan, context, Here(raises_after_one), said.append)  # type: ignore[arg-type]
+    assert [failed.node.kind for failed in outcome.failed.values()] == ["train"]
+    assert "the launcher says: the queue is closed" in said
+
+    def raises(number: int) -> Any:
+        raise OSError("the queue is closed")
+
+    here = Here(raises)
+    with pytest.raises(LauncherFailed, match="hydra/launcher ran nothing: the queue is closed"):
+        launch(plan, context, here, print)  # type: ignore[arg-type]
+    assert here.closed
+
+
+def test_a_full_disk_ends_the_study(planned: tuple[Plan, Context], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, context = planned
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(BUILDERS, "features", full)
+    with pytest.raises(StoreFull, match=r"no space left for .*paths\.output"):
+        launch(plan, context, Here(), print)  # type: ignore[arg-type]
+
+
+def test_another_hydra_launcher_runs_the_jobs_too(planned: tuple[Plan, Context]) -> None:
+    """Hydra's own one composes the configuration of each job."""
+    plan, context = planned
+    basic = make_launcher({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
+    outcome = launch(plan, context, basic, print)
+    assert outcome.built == len(plan.nodes) and not outcome.failed
+
+
+def test_an_unknown_launcher_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"hydra/launcher \(hydra_plugins.none.Launcher\): Unknown plugin class"
+    ):
+        make_launcher({"_target_": "hydra_plugins.none.Launcher"})
+
+
+def test_local_processes_make_the_same_study(tiny_study: Any, tmp_path: Path) -> None:
+    """From the command line, in two processes: every number as in one process."""
+    words = [word for word in tiny_study.words if not word.startswith("paths.")]
+    words += [f"paths.output={tmp_path}", "hydra/launcher=local", "hydra.launcher.processes=2"]
+    assert main(["run", *words]) == 0
+    timings = {"seconds", "craft_seconds"}
+
+    def numbers(folder: Path) -> list[Any]:
+        rows = read_csv(folder / "report" / "tiny" / "results.csv")
+        return [(r.defense, r.attack, r.metric, r.value, r.n) for r in rows if r.metric not in timings]
+
+    assert numbers(tmp_path) == numbers(tiny_study.output)
