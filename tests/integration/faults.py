@@ -196,8 +196,9 @@ def faults(
 ) -> tuple[Log, list[str]]:
     """Disturb a study, run it undisturbed, and return what was done and everything that is wrong."""
     log, status = disturb(study, folder / "disturbed", each, more, seed)
-    wrong = [f"the last run ended with {status}"] if status else []
-    wrong += in_one_process(folder / "quiet", study)
+    if status:
+        return log, [f"the last run ended with {status}: see {folder / 'disturbed' / 'runs.log'}"]
+    wrong = in_one_process(folder / "quiet", study)
     store = Store(folder / "disturbed" / "store")
     for artifact in list(store.list()):
         store.open(artifact.kind, artifact.key)  # checks the hash of every file
