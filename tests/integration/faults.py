@@ -46,6 +46,7 @@ STUDY = (
     "evaluate.bootstrap=200",
     "evaluate.min_n=5",
     "card.run=none",
+    "trainer.threads=1",  # sums in another order train another model
     "report.tables=[accuracy,detection]",
     "report.figures=[]",
 )

@@ -25,6 +25,7 @@ SWEEP = (
     "budget.images.cheap=100",
     "evaluate.bootstrap=200",
     "card.run=none",
+    "trainer.threads=1",  # sums in another order train another model
     "report.tables=[accuracy,detection]",
     "report.figures=[]",
 )
