@@ -42,8 +42,9 @@ def same(a: Row, b: Row) -> bool:
 
     Exactly, for what is trained and measured of clean images. The attacks' images depend on how many are attacked
     together and on the memory layout, which each output folder measures anew, by float32 rounding: their distances and
-    scores are the same within 0.5 %, and their shares within one image in a hundred. How many gradients a search takes is
-    its effort and no result: where rounding ends it a step sooner or later, of few images, the mean moves by up to 2 %.
+    scores are the same within 0.5 %, and their shares within one image in a hundred. How many gradients a search
+    takes is its effort and no result: where rounding ends it a step sooner or later, of few images, the mean moves by
+    up to 2 %.
     """
     place = ("data", "model", "defense", "budget", "threat", "attack", "detector", "seed", "metric", "status")
     if any(getattr(a, name) != getattr(b, name) for name in place):
