@@ -34,7 +34,7 @@ Examples
   pdml run experiment=table2 data=mnist data.download=true model=resnet20 budget=cpu
   pdml run experiment=table2 data=image_folder data.root=/path/to/images
   pdml check experiment=detectors --strict
-  pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' defense.q=choice(0.1,0.3,0.5) tune.trials=20
+  pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' defense.q=0.1,0.3,0.5 tune.trials=20
   pdml run -m experiment=ablation seed=0,1,2 logger=wandb
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell

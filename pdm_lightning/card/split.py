@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
+from pdm_lightning.card.alarms import Trial, judge_alarms, share_tied
 from pdm_lightning.card.card import Finding
-from pdm_lightning.card.compare import EXCEPTIONS, share
+from pdm_lightning.card.compare import EXCEPTIONS
 from pdm_lightning.card.evidence import Evidence, Model, Watched
 from pdm_lightning.card.harm import detectors
 
-FAMILY = 0.05
-"""Probability that sound thresholds, all of a study together, fail the check."""
 PARTS = {"shared_train": "training", "shared_validation": "validation"}
 
 
@@ -26,9 +24,7 @@ def disjoint(evidence: Evidence) -> Finding:
             _judge_constant(evidence, model, detector, found)
     if not any(model.splits for model in evidence.models.values()):
         found.missing = "images shared by the splits were not counted: card.run=facts does so"
-    trials = list(_alarms(evidence))
-    for what, told in trials:
-        _judge_alarms(what, told, FAMILY / len(trials), found)
+    judge_alarms(list(_alarms(evidence)), found)
     return found
 
 
@@ -67,35 +63,12 @@ def _percent(fpr: str) -> str:
     return f"{100 * float(fpr):g} %"
 
 
-def _alarms(evidence: Evidence) -> Iterator[tuple[str, dict[str, Any]]]:
+def _alarms(evidence: Evidence) -> Iterator[Trial]:
     """What each threshold came to, and the share of clean images that lie on it."""
     for model in evidence.models.values():
         for detector, rates in model.alarms.items():
             for fpr, told in rates.items():
                 seen = _seen(evidence, model.key, detector)
-                tied = max((_tied(watched, fpr) for watched in seen), default=0.0)
+                tied = max((share_tied(watched, fpr) for watched in seen), default=0.0)
                 what = f"{model.title}, {detector} at {_percent(fpr)}"
-                yield what, {**told, "tied": tied}
-
-
-def _tied(watched: Watched, fpr: str) -> float:
-    """Share of the clean images whose score is the threshold."""
-    limit = watched.thresholds.get(fpr)
-    return 0.0 if limit is None else share(watched.clean == limit)
-
-
-def _judge_alarms(what: str, told: dict[str, Any], level: float, found: Finding) -> None:
-    """Hold the alarms against their exact predictive distribution, given exchangeable clean images.
-
-    A threshold that lets ``allowed`` of m validation images lie above it has a true rate of Beta(allowed + 1,
-    m - allowed), whatever the scores, so that alarms are beta-binomial. Scores that repeat may flag fewer: what lies
-    on the threshold counts for either side.
-    """
-    from scipy.stats import betabinom  # a second that planning a study need not wait
-
-    n, a, b = told["n"], told["allowed"] + 1, told["m"] - told["allowed"]
-    low, high = (int(betabinom.ppf(q, n, a, b)) for q in (level / 2, 1 - level / 2))
-    flagged, tied = told["flagged"], round(told["tied"] * n)
-    bad = flagged > high or flagged + tied < low
-    fault = f"{flagged} of {n} clean test images are flagged, {low} to {high} expected: freeze it on unseen images"
-    found.judge(what, fault if bad else "", **told, low=low, high=high)
+                yield Trial(what, f"{model.title}, all detectors at {_percent(fpr)}", {**told, "tied": tied})

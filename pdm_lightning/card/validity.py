@@ -42,10 +42,20 @@ def _faults(facts: Mapping[str, Any], n: int) -> list[str]:
             f"recorded distances are off by up to {facts['recorded_distance_error']:.2g}: measure them on the images"
         )
     fooled = facts["rounded"]["n"]
-    lost = fooled - max(facts["rounded"]["fooled"], facts["rounded_directed"]["fooled"])
-    # one image is no share of a handful
-    if lost > max(FRAGILE * fooled, 1):
-        faults.append(
-            f"{lost} of {fooled} successes do not survive rounding to 8 bits: no image file can hold them"
-        )
+    kept = max(facts["rounded"]["fooled"], facts["rounded_directed"]["fooled"])
+    faults += _fragile("successes", kept, fooled)
+    if "rounded_joint" in facts:
+        joint = facts["rounded_joint"]
+        faults += _fragile("joint successes", joint["held"], joint["n"])
     return faults
+
+
+def _fragile(what: str, kept: int, n: int) -> list[str]:
+    """The fault where too many of n do not survive a file of 8 bits."""
+    lost = n - kept
+    # one image is no share of a handful
+    if lost <= max(FRAGILE * n, 1):
+        return []
+    return [
+        f"{lost} of {n} {what} do not survive rounding to 8 bits in the ball: no image file can hold them"
+    ]

@@ -107,7 +107,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "detector": (*_SEE, "pdm_lightning.stages.detector"),
     "examples": _CRAFT,
     "craft": _CRAFT,
-    "validity": (*_EMBED, "attacks", "pdm_lightning.matching", "pdm_lightning.stages.validity"),
+    "validity": (
+        *_CRAFT,
+        "pdm_lightning.matching",
+        "pdm_lightning.stages.rounding",
+        "pdm_lightning.stages.validity",
+    ),
     "noise": (*_SEE, "attacks", "pdm_lightning.stages.detector", "pdm_lightning.stages.noise"),
     "alarms": (*_SEE, "attacks", "pdm_lightning.stages.detector", "pdm_lightning.stages.noise"),
     "selftest": (*_CRAFT, "pdm_lightning.stages.selftest"),

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks import Setup
 from attacks.base import input_gradient
 from attacks.objectives import margin
 from attacks.target import frozen
 from pdm_lightning.data import to_unit
 from pdm_lightning.devices import strict_float32
-from pdm_lightning.matching import inside
 from pdm_lightning.models import Classifier
-from pdm_lightning.stages import craft
+from pdm_lightning.stages import craft, hands
 from pdm_lightning.stages.context import Context, write_json
+from pdm_lightning.stages.rounding import LEVELS, directed, held, outside, rounded
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
 
 BATCH = 128
-LEVELS = 255
-"""Steps of a pixel of eight bits."""
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
@@ -33,7 +32,9 @@ def build(node: Node, folder: Path, context: Context) -> None:
     ``largest_linf`` and ``largest_l2``; ``recorded_distance_error``, between the distances recorded and those
     measured; ``claims_wrong``, images whose recorded success is not what the pass says; ``unchanged``, failures
     that equal the clean image, out of ``failures``; ``rounded`` and ``rounded_directed``, misclassified images that
-    still are after rounding to eight bits, to the nearest level or along the gradient (the fate of an image in a file).
+    still are after rounding to eight bits inside the ball, to the nearest level or along the gradient (the fate of an
+    image in a file); of an attack on classifier and detector ``rounded_joint``, its successes that are still successes
+    after one of several roundings, see `pdm_lightning.stages.rounding`.
     """
     crafting = node.parents["craft"]
     rows, model = craft.read(context.artifact(crafting)), crafting.parents["train"]
@@ -42,17 +43,19 @@ def build(node: Node, folder: Path, context: Context) -> None:
     x = to_unit(context.data(crafting).test[0][rows["index"]])
     change = (rows["x_adv"] - x).flatten(1).double()
     linf, l2 = change.abs().amax(dim=1), torch.linalg.vector_norm(change, dim=1)
+    attack = crafting.spec["attack"]
     with strict_float32(), frozen(classifier):
+        parts = [one.split(BATCH) for one in (rows["x_adv"], x, rows["y"])]
         found = [
-            _look(classifier, images.to(device), labels.to(device))
-            for images, labels in zip(rows["x_adv"].split(BATCH), rows["y"].split(BATCH), strict=True)
+            _look(classifier, x_adv.to(device), clean.to(device), y.to(device), attack)
+            for x_adv, clean, y in zip(*parts, strict=True)
         ]
-    fooled, nearest, directed = (torch.cat(parts) for parts in zip(*found, strict=True))
-    outside = (rows["x_adv"] < 0) | (rows["x_adv"] > 1) | ~rows["x_adv"].isfinite()
+    fooled, nearest, along = (torch.cat(parts) for parts in zip(*found, strict=True))
+    beyond = (rows["x_adv"] < 0) | (rows["x_adv"] > 1) | ~rows["x_adv"].isfinite()
     facts: dict[str, Any] = {
         "n": len(x),
-        "outside_box": int(outside.flatten(1).any(dim=1).sum()),
-        "outside_ball": int(_outside(crafting.spec["attack"], linf, l2).sum()),
+        "outside_box": int(beyond.flatten(1).any(dim=1).sum()),
+        "outside_ball": int(outside(attack, rows["x_adv"], x).sum()),
         "largest_linf": float(linf.max()),
         "largest_l2": float(l2.max()),
         "recorded_distance_error": float(
@@ -62,26 +65,40 @@ def build(node: Node, folder: Path, context: Context) -> None:
         "failures": int((~fooled).sum()),
         "unchanged": int(((linf == 0) & ~fooled).sum()),
         "rounded": {"fooled": int((nearest & fooled).sum()), "n": int(fooled.sum())},
-        "rounded_directed": {"fooled": int((directed & fooled).sum()), "n": int(fooled.sum())},
+        "rounded_directed": {"fooled": int((along & fooled).sum()), "n": int(fooled.sum())},
     }
+    if "detector" in crafting.parents:
+        facts["rounded_joint"] = _joint(crafting, context, rows, x)
     write_json(folder / "validity.json", facts)
 
 
-def _outside(attack: dict[str, Any], linf: Tensor, l2: Tensor) -> Tensor:
-    """(N,) bool: beyond the radius that the attack declares; none where it declares none."""
-    if attack.get("eps") is None:
-        return torch.zeros_like(linf, dtype=torch.bool)
-    return ~inside(l2 if attack.get("norm", "linf") == "l2" else linf, float(attack["eps"]))
-
-
-def _look(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _look(
+    classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, attack: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
     """(n,) bool each: misclassified as it is, at the nearest levels, and at levels chosen along the gradient."""
-    leaf = x.clone().requires_grad_()
+    leaf = x_adv.clone().requires_grad_()
     logits = classifier(leaf)
     slope = input_gradient(margin(logits, y), leaf)
-    nearest = (x * LEVELS).round() / LEVELS
-    directed = torch.where(slope > 0, (x * LEVELS).ceil(), (x * LEVELS).floor()) / LEVELS
-    with torch.no_grad():
-        seen = [logits, classifier(nearest.clamp(0, 1)), classifier(directed.clamp(0, 1))]
-    fooled, at_nearest, at_directed = ((one.argmax(dim=1) != y).cpu() for one in seen)
-    return fooled, at_nearest, at_directed
+    fooled, found = (logits.argmax(dim=1) != y).cpu(), []
+    for wish in ((x_adv * LEVELS).round(), directed(x_adv, slope)):
+        images = rounded(wish, x_adv, x, attack)
+        with torch.no_grad():
+            missed = (classifier(images).argmax(dim=1) != y).cpu()
+        found.append(missed & ~outside(attack, images, x))
+    return fooled, found[0], found[1]
+
+
+def _joint(crafting: Node, context: Context, rows: dict[str, Tensor], x: Tensor) -> dict[str, int]:
+    """Successes on classifier and detector, on the model that the attack worked on, and those that a file can hold."""
+    device = context.device(hands.held(crafting))
+    with strict_float32():
+        adversary = hands.take(crafting, context, device, Setup(fold=False))
+        won = torch.nonzero(rows["success"]).flatten()
+        goals = rows.get("target")
+        kept = 0
+        with frozen(adversary.target):
+            for part in won.split(BATCH):
+                x_adv, clean, y = (one[part].to(device) for one in (rows["x_adv"], x, rows["y"]))
+                goal = None if goals is None else goals[part].to(device)
+                kept += int(held(adversary, x_adv, clean, y, goal, crafting.spec["attack"]).sum())
+    return {"held": kept, "n": len(won)}

@@ -17,7 +17,18 @@ from pdm_lightning.study.plan import Node, Plan, ancestry
 
 log = logging.getLogger(__name__)
 
-ON_CPU = {"clean", "val_clean", "tsne", "splits", "selftest", "score", "val_score", "compare", "worst"}
+ON_CPU = {
+    "clean",
+    "val_clean",
+    "tsne",
+    "splits",
+    "selftest",
+    "score",
+    "val_score",
+    "compare",
+    "average",
+    "worst",
+}
 """Kinds that no device is leased for."""
 
 

@@ -102,7 +102,8 @@ def plan_card(entries: list[Entry], make: MakeNode) -> CardPlan:
 def _facts(entry: Entry, card: CardPlan, make: MakeNode) -> None:
     nodes, config = entry.nodes, entry.cell.config
     craft, train, features, detector = (nodes[kind] for kind in ("craft", "train", "features", "detector"))
-    card.validity[craft.key] = make("validity", {}, craft.title, {}, craft=craft)
+    # an artifact of another rounding is another one
+    card.validity[craft.key] = make("validity", {"rounding": "in the ball"}, craft.title, {}, craft=craft)
     noise = make("noise", {"seed": config["seed"]}, craft.title, {}, craft=craft)
     card.noise[craft.key] = noise
     title = f"{craft.title} {entry.cell.name('detector')}"

@@ -24,7 +24,7 @@ from pdm_lightning.study.tune_space import Parameter, corners, joined, place, si
 from pdm_lightning.study.validate import validate
 from pdm_lightning.study.words import CONFIG
 
-EXAMPLE = "'defense.term.rvl.weight=tag(log, interval(0.01, 1))' or defense.q=choice(0.1,0.3,0.5)"
+EXAMPLE = "'defense.term.rvl.weight=tag(log, interval(0.01, 1))' or defense.q=0.1,0.3,0.5"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ KINDS = (
     ("features", "clean", "val_clean", "tsne", "splits", "gradients", "examples", "detector", "val_detector"),
     ("craft", "val_craft", "validity", "noise", "alarms", "selftest"),
     ("score", "val_score"),
-    ("compare", "worst"),
+    ("compare", "average", "worst"),
 )
 """Kinds of nodes by wave."""
-SHORT = {"score", "val_score", "compare", "worst"}
+SHORT = {"score", "val_score", "compare", "average", "worst"}
 """Kinds that take seconds: many of them make one job."""
 
 

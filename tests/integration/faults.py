@@ -46,10 +46,13 @@ STUDY = (
     "evaluate.bootstrap=200",
     "evaluate.min_n=5",
     "card.run=none",
+    "trainer.threads=1",  # sums in another order train another model
     "report.tables=[accuracy,detection]",
     "report.figures=[]",
 )
 """24 cells of three trainings."""
+LARGE = ("budget.images.cheap=300", "budget.images.medium=100", "budget.images.heavy=50")
+"""More images, for many kills: the study must not be finished before they are done."""
 
 
 @dataclass
@@ -84,9 +87,11 @@ class Log:
                 self.again.append(name)
 
 
-def run_disturbed(output: Path, wanted: dict[str, int], log: Log, draws: random.Random) -> int:
+def run_disturbed(
+    study: tuple[str, ...], output: Path, wanted: dict[str, int], log: Log, draws: random.Random
+) -> int:
     """One run of the study, whose processes are killed where a phase still wants it; its exit status."""
-    words = command(*STUDY, f"paths.output={output}", "hydra/launcher=local", "hydra.launcher.processes=2")
+    words = command(*study, f"paths.output={output}", "hydra/launcher=local", "hydra.launcher.processes=2")
     with (output / "runs.log").open("a") as file:
         parent = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         spared = 0.0
@@ -164,7 +169,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def disturb(output: Path, each: int, more: int, seed: int) -> tuple[Log, int]:
+def disturb(study: tuple[str, ...], output: Path, each: int, more: int, seed: int) -> tuple[Log, int]:
     """Run the study until all kills are done, and then once more; the exit status of that run."""
     output.mkdir(parents=True, exist_ok=True)
     log, draws = Log(), random.Random(seed)
@@ -172,7 +177,7 @@ def disturb(output: Path, each: int, more: int, seed: int) -> tuple[Log, int]:
     while sum(log.kills.values()) < 3 * each + more:
         if all(log.kills[phase] >= wanted[phase] for phase in PHASES):
             wanted[draws.choice(PHASES[1:])] += 1
-        status = run_disturbed(output, wanted, log, draws)
+        status = run_disturbed(study, output, wanted, log, draws)
         log.look(output / "store")
         log.say(f"the run ended with {status}; kills so far: {dict(log.kills)}")
         if status == 0 and sum(log.kills.values()) < 3 * each + more:
@@ -181,17 +186,20 @@ def disturb(output: Path, each: int, more: int, seed: int) -> tuple[Log, int]:
             )
     with (output / "runs.log").open("a") as file:
         status = subprocess.run(
-            command(*STUDY, f"paths.output={output}", "hydra/launcher=local"), stdout=file, stderr=file
+            command(*study, f"paths.output={output}", "hydra/launcher=local"), stdout=file, stderr=file
         ).returncode
     log.look(output / "store")
     return log, status
 
 
-def faults(folder: Path, each: int, more: int, seed: int = 0) -> tuple[Log, list[str]]:
+def faults(
+    folder: Path, each: int, more: int, seed: int = 0, study: tuple[str, ...] = STUDY
+) -> tuple[Log, list[str]]:
     """Disturb a study, run it undisturbed, and return what was done and everything that is wrong."""
-    log, status = disturb(folder / "disturbed", each, more, seed)
-    wrong = [f"the last run ended with {status}"] if status else []
-    wrong += in_one_process(folder / "quiet", STUDY)
+    log, status = disturb(study, folder / "disturbed", each, more, seed)
+    if status:
+        return log, [f"the last run ended with {status}: see {folder / 'disturbed' / 'runs.log'}"]
+    wrong = in_one_process(folder / "quiet", study)
     store = Store(folder / "disturbed" / "store")
     for artifact in list(store.list()):
         store.open(artifact.kind, artifact.key)  # checks the hash of every file
@@ -211,8 +219,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        start = time.monotonic()
-        log, wrong = faults(asked.keep or Path(scratch), asked.each, asked.more, asked.seed)
+        start, study = time.monotonic(), (*STUDY, *(LARGE if asked.each + asked.more > 3 else ()))
+        log, wrong = faults(asked.keep or Path(scratch), asked.each, asked.more, asked.seed, study)
     print(f"{sum(log.kills.values())} kills: {dict(log.kills)}; {len(log.published)} artifacts")
     print(
         f"{time.monotonic() - start:.0f} s; " + ("; ".join(wrong) or "everything as in the undisturbed run")

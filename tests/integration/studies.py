@@ -25,6 +25,7 @@ SWEEP = (
     "budget.images.cheap=100",
     "evaluate.bootstrap=200",
     "card.run=none",
+    "trainer.threads=1",  # sums in another order train another model
     "report.tables=[accuracy,detection]",
     "report.figures=[]",
 )
@@ -41,7 +42,9 @@ def same(a: Row, b: Row) -> bool:
 
     Exactly, for what is trained and measured of clean images. The attacks' images depend on how many are attacked
     together and on the memory layout, which each output folder measures anew, by float32 rounding: their distances and
-    scores are the same within 0.5 %, and their shares within one image in a hundred.
+    scores are the same within 0.5 %, and their shares within one image in a hundred. How many gradients a search
+    takes is its effort and no result: where rounding ends it a step sooner or later, of few images, the mean moves by
+    up to 2 %.
     """
     place = ("data", "model", "defense", "budget", "threat", "attack", "detector", "seed", "metric", "status")
     if any(getattr(a, name) != getattr(b, name) for name in place):
@@ -49,7 +52,8 @@ def same(a: Row, b: Row) -> bool:
     if a.metric in TIMINGS or a.value == b.value or a.value is None or b.value is None:
         return a.metric in TIMINGS or a.value == b.value
     apart, size = abs(a.value - b.value), max(abs(a.value), abs(b.value))
-    return a.attack != "none" and (apart <= 0.005 * size or (size <= 1 and apart <= 0.01))
+    close = (0.02 if a.metric == "passes" else 0.005) * size
+    return a.attack != "none" and (apart <= close or (size <= 1 and apart <= 0.01))
 
 
 def differences(one: Path, other: Path, name: str) -> list[str]:

@@ -240,3 +240,18 @@ def test_an_interrupt_leaves_the_trial_to_the_next_call(
     assert search(tmp_path, "tune.trials=2") == 130
     assert search(tmp_path, "tune.trials=2") == 0
     assert history(tmp_path) == history(whole)[:2]
+
+
+def test_no_trial_is_begun_when_the_time_is_over(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search(tmp_path, "tune.timeout=1e-9") == 1
+    assert "tune.timeout=1e-09 is over; the same command goes on from here" in capsys.readouterr().err
+    assert told(tmp_path)["trials"] == []
+    assert (
+        "4 of 4 trials are still to come (0 running)."
+        in (tmp_path / "report" / "tiny" / "index.html").read_text()
+    )
+    (tmp_path / "store").symlink_to(whole / "store")
+    assert search(tmp_path) == 0
+    assert history(tmp_path) == history(whole)

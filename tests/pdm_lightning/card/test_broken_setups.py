@@ -82,6 +82,20 @@ def test_a_sound_set_up_passes_all(sound: Any) -> None:
     assert list(verdicts) == list(CHECKS) and len(CHECKS) == 12
 
 
+def test_what_was_measured_of_the_white_box(sound: Any) -> None:
+    """Joint successes in eight bits, joint attacks without a bound, one step and more restarts beside its own."""
+    (run,) = [run for run in sound.evidence.study() if run.threat == "white_box"]
+    assert run.facts["rounded_joint"]["n"] == int(run.success.sum()) > 0
+    assert {probe.role for probe in sound.evidence.runs if probe.of == run.key} >= {
+        "doubled",
+        "one_step",
+        "unbounded",
+    }
+    told = {check.id: check.numbers for check in sound.card.checks}
+    assert any("past KDE" in what for what in told["unbounded"])
+    assert any("restarts" in what for what in told["converged"])
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_caught(name: str, judged: Callable[..., Any]) -> None:
     check, grids = BROKEN[name]

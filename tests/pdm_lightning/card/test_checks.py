@@ -17,7 +17,7 @@ from pdm_lightning.card.compare import common, tolerable
 from pdm_lightning.card.evidence import Evidence
 from pdm_lightning.card.noise import auc
 
-PARTS = runpy.run_path(str(Path(__file__).with_name("made_faults.py")))
+PARTS = runpy.run_path(str(Path(__file__).with_name("made_oddities.py")))
 M, first, change, known_of, check, idle_white_box, BROKEN, SEEN_BY_OTHERS, HARMLESS, ABSENT = (
     PARTS[name]
     for name in (
