@@ -194,7 +194,8 @@ def test_module_is_the_command() -> None:
         ("rn", "unknown command 'rn': did you mean 'run'?"),
         (
             "frobnicate",
-            "unknown command 'frobnicate' (run, plan, check, report, tune, wandb, completion; pdml --help explains)",
+            "unknown command 'frobnicate' (run, plan, check, report, tune, store, wandb, completion; "
+            "pdml --help explains)",
         ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),
     ],

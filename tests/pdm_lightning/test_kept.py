@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,16 @@ def test_a_run_notes_its_plan_before_it_computes(
     assert set(named(tmp_path)) == {tmp_path / "report" / "mine"}
 
 
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """A search silences the store's log for the rest of its process."""
+    log = logging.getLogger("pdm_lightning.store")
+    level = log.level
+    yield
+    log.setLevel(level)
+
+
+@pytest.mark.usefixtures("as_before")
 def test_a_search_keeps_what_it_has_trained(tmp_path: Path) -> None:
     assert SEARCH["search"](tmp_path, "tune.trials=2", "tune.record=[val_auc]", "attack=fgsm_010") == 0
     keys = {key for _, key in Store(tmp_path / "store").survey().names}
