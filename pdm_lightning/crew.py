@@ -223,7 +223,7 @@ def _errno(error: BaseException | None) -> int | None:
 
 def _work(channel: connection.Connection, env: dict[str, str], work: bytes) -> None:
     """The life of a worker."""
-    _end_with_parent()
+    end_with_parent()
     leave_signals()
     os.environ.update(env)
 
@@ -239,7 +239,7 @@ def _work(channel: connection.Connection, env: dict[str, str], work: bytes) -> N
         send("done", None)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Leave when the parent is gone, even where that was killed: nobody would use what is made."""
     parent = parent_process()
     if parent is None:

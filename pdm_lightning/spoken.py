@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 def duration(seconds: float) -> str:
@@ -21,6 +23,25 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Let loggers say errors only, until the end of the ``with`` block.
+
+    Parameters
+    ----------
+    *loggers : str
+        Names, such as ``pdm_lightning.store``.
+    """
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def several(count: int, one: str, many: str = "") -> str:

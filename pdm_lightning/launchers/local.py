@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+
+from pdm_lightning.crew import end_with_parent
 
 Task = Callable[[Any], Any]
 
@@ -128,7 +129,7 @@ class Workers:
 def _serve(channel: connection.Connection) -> None:
     """One process: run what comes until the channel closes, or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group: the parent decides
-    _end_with_parent()
+    end_with_parent()
     while True:
         try:
             task, job = channel.recv()
@@ -146,19 +147,6 @@ def _serve(channel: connection.Connection) -> None:
 def _end(process: BaseProcess) -> None:
     process.kill()
     process.join()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone, even where that was killed."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 @contextmanager

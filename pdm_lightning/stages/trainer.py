@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import warnings
@@ -18,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from pdm_lightning.crew import leave_signals
 from pdm_lightning.replicas import Replica
+from pdm_lightning.spoken import quiet
 
 
 def make_trainer(
@@ -90,16 +90,9 @@ def run_trainer(
 def calm() -> Iterator[None]:
     """Silence what Lightning says of devices, tips and loaders; errors stay."""
     names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    with quiet(*names), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+        yield
 
 
 class _Met(ClusterEnvironment):

@@ -6,8 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rich.console import Console
 from pdm_lightning import __version__
 from pdm_lightning.card import print_card
 from pdm_lightning.report import StudyResult, print_tables, write_report
+from pdm_lightning.spoken import quiet
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
@@ -77,7 +77,7 @@ def perform(
         ahead = total(missing_costs(plan, context).values())
         if ahead:
             _say(ahead)
-        with _stale_in_one_line():
+        with quiet("pdm_lightning.store"):  # what is stale is told in one line, not one by one
             outcome = launch(plan, context, launches, _say) if launches else execute(plan, context, say=_say)
         if outcome.stale and store.on_stale == "warn":
             _say(
@@ -108,18 +108,6 @@ def _verdict(result: StudyResult, strict: bool) -> int:
             + ", ".join(f"{c.id} {c.verdict}" for c in bad)
         )
     return int(bool(bad))
-
-
-@contextmanager
-def _stale_in_one_line() -> Iterator[None]:
-    """Stale artifacts are counted and told in one line, not one by one."""
-    log = logging.getLogger("pdm_lightning.store")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _say(line: str) -> None:

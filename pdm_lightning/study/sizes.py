@@ -51,13 +51,19 @@ def sizes(data: Mapping[str, Any], load: Load) -> Sizes | None:
     load : callable
         Reads any other one.
     """
-    known = _known(data)
-    if known is None:
-        try:
-            found = load({**data, "download": False} if data.get("download") else dict(data))
-        except (FileNotFoundError, ValueError):
-            return None
-        return Sizes(len(found.train[1]), len(found.test[1]), found.num_classes, found.shape)
+    if (known := same_everywhere(data)) is not None:
+        return known
+    try:
+        found = load({**data, "download": False} if data.get("download") else dict(data))
+    except (FileNotFoundError, ValueError):
+        return None
+    return Sizes(len(found.train[1]), len(found.test[1]), found.num_classes, found.shape)
+
+
+def same_everywhere(data: Mapping[str, Any]) -> Sizes | None:
+    """Sizes of a data set that is the same everywhere, digits or one of torchvision's; None for any other."""
+    if (known := _known(data)) is None:
+        return None
     total, test, classes, channels, side = known
     cut = data.get("val_size", 0)
     train = total - (round(cut * total) if 0 < cut < 1 else int(cut))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from pdm_lightning import cleaning
-from pdm_lightning.spoken import duration, several, size, table
+from pdm_lightning.spoken import duration, quiet, several, size, table
 from pdm_lightning.store import Store
 from pdm_lightning.study.described import Descriptions
 from pdm_lightning.study.kept import named, signature
@@ -88,7 +86,8 @@ def _delete(
     survey, freed, spared = store.survey(), 0, 0
     everything: list[Name | Leftover] = [*found.artifacts, *found.leftovers]
     going = set(everything)
-    with Progress(len(everything), "delete") as progress, _quietly():
+    # to take a dead builder's lease over is the purpose here, and nothing to warn of
+    with Progress(len(everything), "delete") as progress, quiet("pdm_lightning.lease"):
         for one in everything:
             if (seen := signature(output)) != noted:
                 noted, now = seen, find(store.survey(), on_record(output), rule)
@@ -104,18 +103,6 @@ def _delete(
     stayed = f"; {several(spared, 'thing')} stayed: taken up, or gone, meanwhile" if spared else ""
     print(f"freed {size(freed)}{stayed}")
     return 0
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """To take a dead builder's lease over is the purpose here, and nothing to warn of."""
-    log = logging.getLogger("pdm_lightning.lease")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _kept(survey: Survey, found: Rubbish, studies: Iterable[str]) -> Iterator[str]:

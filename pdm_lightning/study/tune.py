@@ -16,6 +16,7 @@ from pdm_lightning import __version__
 from pdm_lightning.report import formats
 from pdm_lightning.report.terminal import print_table
 from pdm_lightning.report.tune import TuneResult, tune_tables, write_tune_report
+from pdm_lightning.spoken import quiet
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study import tune_question
@@ -63,9 +64,9 @@ def tune(words: list[str]) -> int:
     context = Context(store)
     check(question, context)
     trials = Trials(output / "tune" / name, question)
-    logging.getLogger("pdm_lightning.store").setLevel(logging.ERROR)  # what is stale is counted in the report
-    run(question, trials, context)
-    result = collect(question, trials, shlex.join(["pdml", "tune", *words]), __version__)
+    with quiet("pdm_lightning.store"):  # what is stale is counted in the report
+        run(question, trials, context)
+        result = collect(question, trials, shlex.join(["pdml", "tune", *words]), __version__)
     return _report(result, output / "report" / name)
 
 

@@ -13,20 +13,10 @@ from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.sight import LAYERS
 from pdm_lightning.study import specs
+from pdm_lightning.study.sizes import same_everywhere
 from pdm_lightning.threat import CAPABILITIES, GrayBox, needs, surrogate_of
 
 Config = Mapping[str, Any]
-
-#: Classes, training images and pixels a side of the data sets that are known without being read.
-DATA = {
-    "digits": (10, 1257, 8),
-    "mnist": (10, 60000, 28),
-    "fashion_mnist": (10, 60000, 28),
-    "kmnist": (10, 60000, 28),
-    "svhn": (10, 73257, 32),
-    "cifar10": (10, 50000, 32),
-    "cifar100": (100, 50000, 32),
-}
 
 
 def built_detector(config: Config) -> Any:
@@ -136,14 +126,12 @@ def _windows(detector: Any, side: int) -> None:
 
 def _known(data: Config) -> tuple[int | None, float, int | None]:
     """Classes, training images and the shorter side of a data set, as far as they are known before it is read."""
-    target = str(data["_target_"]).rpartition(".")[2]
-    name = "digits" if target == "digits" else str(data.get("dataset"))
-    own = str(data["_target_"]).startswith("pdm_lightning.")
-    classes, images, side = DATA.get(name, (None, None, None)) if own else (None, None, None)
-    if own and target == "image_folder" and (place := Path(str(data["root"])) / "train").is_dir():
+    if (same := same_everywhere(data)) is not None:
+        return same.classes, same.train, min(same.shape[1:])
+    classes = None
+    if (
+        data["_target_"] == "pdm_lightning.data.image_folder"
+        and (place := Path(str(data["root"])) / "train").is_dir()
+    ):
         classes = sum(entry.is_dir() and not entry.name.startswith(".") for entry in place.iterdir()) or None
-    cut = float(data.get("val_size", 0)) if images is not None else 0.0
-    left = float("inf") if images is None else images - (cut * images if cut < 1 else cut)
-    if data.get("size") is not None:
-        side = min(pair(data["size"]))
-    return classes, left if left == float("inf") else int(left), side
+    return classes, float("inf"), None if data.get("size") is None else min(pair(data["size"]))

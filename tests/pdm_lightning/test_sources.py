@@ -24,6 +24,7 @@ PLUMBING = {
     "pdm_lightning.lease",
     "pdm_lightning.manifest",
     "pdm_lightning.progress",
+    "pdm_lightning.spoken",
     "pdm_lightning.stages",
     "pdm_lightning.stages.instantiate",
     "pdm_lightning.store",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pdm_lightning.spoken import duration, several, size, table
+import logging
+
+import pytest
+
+from pdm_lightning.spoken import duration, quiet, several, size, table
 
 
 def test_a_table_is_as_wide_as_its_entries() -> None:
@@ -28,3 +32,14 @@ def test_words() -> None:
     counted = [several(1, "artifact"), several(1200, "artifact"), several(0, "build")]
     assert counted == ["1 artifact", "1,200 artifacts", "0 builds"]
     assert several(2, "study", "studies") == "2 studies"
+
+
+def test_quiet_loggers_say_errors_only_and_speak_again_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("pdm_lightning.spoken.test")
+    log.setLevel(logging.WARNING)
+    with pytest.raises(RuntimeError), quiet("pdm_lightning.spoken.test"):
+        log.warning("not this")
+        log.error("this")
+        raise RuntimeError
+    log.warning("and this")
+    assert [record.message for record in caplog.records] == ["this", "and this"]
