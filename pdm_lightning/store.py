@@ -122,9 +122,9 @@ class Store:
 
         Returns
         -------
-        {"cached", "running", "stale", "partial", "missing", "corrupt"}
-            Usable as it is; being built; built by other source or from other parents; begun, but not finished;
-            none of these; damaged.
+        {"cached", "running", "stale", "orphaned", "partial", "missing", "corrupt"}
+            Usable as it is; being built; built by other source; built from a parent that was built anew since;
+            begun, but not finished; none of these; damaged.
         """
         try:
             state = self._state(kind, key, source)

@@ -172,7 +172,7 @@ def word(state: str, held: Callable[[], bool], partial: Callable[[], bool]) -> s
     if held():
         return "running"
     if state != "missing":
-        return "stale"
+        return state
     return "partial" if partial() else "missing"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
-from pdm_lightning.store import Store, StoreFull
+from pdm_lightning.store import StoreFull
 from pdm_lightning.study.plan import Node, Plan, ancestry
+from pdm_lightning.study.standing import due, status, statuses
 
 log = logging.getLogger(__name__)
 
@@ -69,28 +70,19 @@ class Outcome:
         return True
 
 
-def status(store: Store, node: Node) -> str:
-    """How a node stands: ``cached``, ``stale``, ``running``, ``partial``, ``missing`` or ``corrupt``."""
-    return store.status(node.kind, node.key, source(node))
-
-
-def kept(store: Store) -> tuple[str, ...]:
-    """What `status` says of nodes that are taken as they are."""
-    return ("cached", "stale") if store.on_stale == "warn" else ("cached",)
-
-
 def preflight(plan: Plan, context: Context) -> None:
-    """Read every data set that a missing node needs, so that a missing one is an error before anything is computed.
+    """Read every data set that is needed to build what is due: a missing one is an error before anything is computed.
 
     Raises
     ------
     FileNotFoundError, ValueError
         As the data sources raise.
     """
-    fine = kept(context.store)
-    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) not in fine)
+    needed = due(plan, statuses(plan, context.store), context.store)
     seen = set()
-    for node in needed:
+    for node in plan:
+        if node.key not in needed or "data" not in node.runtime:
+            continue
         place = str(node.runtime["data"])
         if place not in seen:
             seen.add(place)

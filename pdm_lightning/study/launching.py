@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
 from pdm_lightning.stages.context import Context
-from pdm_lightning.study.execute import Failed, Outcome, forget, kept, recorded, status
+from pdm_lightning.study.execute import Failed, Outcome, forget, recorded
 from pdm_lightning.study.job import Jobs, run_job, words
 from pdm_lightning.study.plan import Node, Plan
 from pdm_lightning.study.saved import save_nodes
-from pdm_lightning.study.watch import watching
+from pdm_lightning.study.standing import due, kept, statuses
+from pdm_lightning.study.watch import stamp, watching
 from pdm_lightning.study.waves import Wave, waves
 from pdm_lightning.study.words import config_loader
 
@@ -73,20 +74,20 @@ def launch(plan: Plan, context: Context, launcher: Launcher, say: Say) -> Outcom
     LauncherFailed
         Where the launcher cannot run any job.
     """
-    outcome, number = Outcome(), 0
+    outcome, number, anew = Outcome(), 0, set[str]()
     folder = _folder(plan)
     save_nodes(plan.nodes, folder / "nodes.json")
     try:
         for place, wave in enumerate(waves(plan.nodes)):
-            todo = _todo(wave, context, outcome)
+            todo = _todo(wave, context, outcome, anew)
             if todo.jobs:
                 todo = todo.shared_by(getattr(launcher, "shared_by", SHARED_BY))
                 file = folder / f"wave-{place}-{wave.kinds[0]}.json"
+                before = {node.key: stamp(node, context.store) for node in todo.nodes}
                 _run(todo, file, context, launcher, number, say)
                 number += len(todo.jobs)
                 until = time.monotonic() + getattr(launcher, "patience", PATIENCE)
-                for node in (node for job in todo.jobs for node in job):
-                    _settle(node, context, outcome, until)
+                anew |= _settle(todo.nodes, before, context, outcome, until)
     finally:
         with suppress(AttributeError):
             launcher.close()  # type: ignore[attr-defined]  # ours keep their processes from wave to wave
@@ -100,34 +101,31 @@ def _folder(plan: Plan) -> Path:
     return folder.resolve()
 
 
-def _todo(wave: Wave, context: Context, outcome: Outcome) -> Wave:
-    """What of a wave is not there yet; the rest is counted."""
-    fine, jobs = kept(context.store), []
+def _todo(wave: Wave, context: Context, outcome: Outcome, anew: set[str]) -> Wave:
+    """What of a wave is not there yet, or stands behind what was, or will be, built anew; the rest is counted."""
+    states, jobs = statuses(wave.nodes, context.store), []
+    ahead = due(wave.nodes, states, context.store, anew)
     for job in wave.jobs:
-        missing = []
+        mine = []
         for node in job:
             if outcome.cut_off(node):
                 continue
-            state = status(context.store, node)
-            if state in fine:
-                outcome.reused += 1
-                outcome.stale += state == "stale"
-            else:
+            if node.key in ahead:
                 forget(node)
-                missing.append(node)
-        jobs += [missing] if missing else []
+                mine.append(node)
+            else:
+                outcome.reused += 1
+                outcome.stale += states[node.key] == "stale"
+        jobs += [mine] if mine else []
     return Wave(wave.kinds, jobs)
 
 
 def _run(wave: Wave, file: Path, context: Context, launcher: Launcher, first: int, say: Say) -> None:
-    nodes = [node for job in wave.jobs for node in job]
-    store = context.store
+    nodes, store = wave.nodes, context.store
     keys = [[node.key for node in job] for job in wave.jobs]
     root = str(store.root.resolve())
     Jobs(str(file.parent / "nodes.json"), os.getcwd(), root, store.on_stale, keys).save(file)
-    say(
-        f"{', '.join(dict.fromkeys(node.kind for node in nodes))}: {len(nodes)} to build in {len(wave.jobs)} jobs"
-    )
+    say(f"{', '.join(dict.fromkeys(node.kind for node in nodes))}: {len(nodes)} in {len(wave.jobs)} jobs")
     trouble: Exception | None = None
     with watching(nodes, store, say):
         try:
@@ -141,28 +139,43 @@ def _run(wave: Wave, file: Path, context: Context, launcher: Launcher, first: in
 
 
 def _anything(nodes: Iterable[Node], context: Context) -> bool:
-    fine = kept(context.store)
-    return any(recorded(node) or status(context.store, node) in fine for node in nodes)
+    fine, states = kept(context.store), statuses(nodes, context.store)
+    return any(recorded(node) or states[node.key] in fine for node in nodes)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _settle(node: Node, context: Context, outcome: Outcome, until: float) -> None:
-    """Count a node of a job that is over; what it left may be seen only later, but not after `until`."""
-    if outcome.cut_off(node):
-        return
-    while True:
-        if status(context.store, node) in kept(context.store):
-            outcome.built += 1
-            return
-        failed = recorded(node)
-        if failed is None and time.monotonic() < until:
+def _settle(
+    nodes: Sequence[Node], before: Mapping[str, int], context: Context, outcome: Outcome, until: float
+) -> set[str]:
+    """Count the nodes of jobs that are over; the keys of those that were built.
+
+    What a job left may be seen only later, but not after `until`. Where it was published `before`, it was kept.
+    """
+    fine, waiting, built = kept(context.store), list(nodes), set[str]()
+    while waiting:
+        late = time.monotonic() >= until
+        states, later = statuses(waiting, context.store), []
+        for node in waiting:
+            if outcome.cut_off(node):
+                continue
+            if states[node.key] in fine:
+                if stamp(node, context.store) != before[node.key]:
+                    built.add(node.key)
+                    continue
+                outcome.reused += 1
+                outcome.stale += states[node.key] == "stale"
+                continue
+            failed = recorded(node)
+            if failed is None and not late:
+                later.append(node)
+                continue
+            ended = "its job ended before it was built (killed?): the same command goes on from here"
+            outcome.failed[node.key] = failed or Failed(node, ended)
+        waiting = later
+        if waiting:
             time.sleep(0.2)
-            continue
-        ended = Failed(
-            node, "its job ended before it was built (killed?): the same command goes on from here"
-        )
-        outcome.failed[node.key] = failed or ended
-        return
+    outcome.built += len(built)
+    return built

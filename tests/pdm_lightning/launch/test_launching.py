@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 
 from pdm_lightning.cli import main
+from pdm_lightning.manifest import content_digest
 from pdm_lightning.report import read_csv
-from pdm_lightning.stages.builders import BUILDERS
+from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store, StoreFull
 from pdm_lightning.study.ask import ask
+from pdm_lightning.study.graph import ancestry
 from pdm_lightning.study.launching import LauncherFailed, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
+from pdm_lightning.study.standing import statuses
 from tests.conftest import TINY
 
 WORDS = ["-m", "defense=ce,pdm", "attack=fgsm_010,bim_010", "name=launched", "report.figures=[]", *TINY]
@@ -72,6 +76,54 @@ def test_waves_build_everything_once(planned: tuple[Plan, Context]) -> None:
     again = Here()
     outcome = launch(plan, context, again, said.append)  # type: ignore[arg-type]
     assert (outcome.built, outcome.reused, again.waves) == (0, len(plan.nodes), [])
+
+
+def another(store: Store, node: Any) -> None:
+    """Have another build of a node's artifact in the store, as after it was deleted and made on another device."""
+    shutil.rmtree(store.path(node.kind, node.key))
+    store.get(
+        node.kind,
+        node.spec,
+        node.parent_keys,
+        lambda folder: (folder / "other.json").write_text("{}") and None,
+        source=source(node),
+    )
+
+
+@pytest.mark.parametrize("on_stale", ["warn", "rebuild"])
+def test_what_stands_behind_a_rebuilt_node_is_built_anew(
+    planned: tuple[Plan, Context], on_stale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first only the features are known to be of another model; clean, detector and the rest follow from them."""
+    plan, _ = planned
+
+    def follows(node: Any, folder: Path, context: Context) -> None:
+        digests = [content_digest(context.store.path(p.kind, p.key)) for p in node.parents.values()]
+        (folder / "made.json").write_text(json.dumps(digests))
+
+    for kind in BUILDERS:
+        monkeypatch.setitem(BUILDERS, kind, follows)
+    store = Store(plan.settings["paths"]["output"] + "/store", on_stale=on_stale)
+    context = Context(store)
+    launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    model = plan.nodes[0]
+    another(store, model)
+    behind = {node.key for node in plan if model in ancestry(node)} - {model.key}
+    assert set(statuses(plan, store).values()) == {"cached", "orphaned"}
+    outcome = launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused) == (len(behind), len(plan.nodes) - len(behind))
+    assert set(statuses(plan, store).values()) == {"cached"}
+
+
+def test_what_stands_behind_a_node_that_came_out_the_same_is_kept(planned: tuple[Plan, Context]) -> None:
+    plan, context = planned
+    launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    model = plan.nodes[0]
+    shutil.rmtree(context.store.path(model.kind, model.key))
+    here = Here()
+    outcome = launch(plan, context, here, print)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused) == (1, len(plan.nodes) - 1)
+    assert here.waves == [1, 1, 2]  # a look at its features and attacks; no score is behind what has changed
 
 
 def test_a_stage_that_raises_is_recorded_and_the_others_go_on(
