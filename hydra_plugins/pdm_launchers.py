@@ -76,7 +76,7 @@ class LocalLauncher(_Plain):
 
 
 class SlurmLauncher(_Plain):
-    """A Slurm array for each wave, through submitit.
+    """A Slurm array for each wave (several, where it is larger than one may be), through submitit.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class SlurmLauncher(_Plain):
     setup : list of str
         Lines of shell before Python starts.
     additional : dict
-        Further options of ``sbatch``.
+        Further options of ``sbatch``; one that is false is left out.
     """
 
     def __init__(self, **options: Any) -> None:
