@@ -19,8 +19,8 @@ class _Plain(Launcher):
 
     shared_by = 8
     """Jobs that many short ones are put into."""
-    patience = 10.0
-    """Seconds that what a job wrote may take to be seen here."""
+    patience = 75.0
+    """Seconds that what a job wrote may take to be seen here: more than a network file system keeps what it knew."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the function that every job calls."""
@@ -122,6 +122,8 @@ class RayLauncher(_Plain):
     def __init__(self, **options: Any) -> None:
         self.options = _values(options)
         self.shared_by = int(self.options.pop("short_jobs"))
+        if self.options["address"] is None:  # all on this machine
+            self.patience = 0.0
 
     def run(self, task: TaskFunction, jobs: list[dict[str, Any]]) -> list[str]:
         """Submit the tasks and wait for them."""

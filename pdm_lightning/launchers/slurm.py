@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 Task = Callable[[Any], Any]
 
@@ -113,7 +114,7 @@ def run_array(
         raise ModuleNotFoundError(
             "hydra/launcher=slurm needs submitit: pip install 'pdm-lightning[slurm]'"
         ) from error
-    place = folder or str(Path(str(jobs[0]["wave"])).parent / "slurm")
+    place = folder or str(Path(unquote(str(jobs[0]["wave"]))).parent / "slurm")
     executor = SlurmExecutor(folder=place, max_num_timeout=requeue)
     memory = asked.pop("mem_gb", None)
     more = {name: asked.pop(name) for name in ("account", "qos", "partition") if asked.get(name)}

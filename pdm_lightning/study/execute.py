@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pdm_lightning.full_disk import one_line_when_full
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import StoreFull
@@ -150,13 +154,14 @@ def _hardware(node: Node) -> tuple[Mapping[str, Any], int]:
 
 
 def record(node: Node, error: Exception) -> Failed:
-    """Keep the traceback in a file of the logs; the line that people read names the error."""
+    """Keep the traceback in a file of the logs, if there is room; the line that people read names the error."""
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     path = _note(node)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     told = {"error": line, "full": str(error) if isinstance(error, StoreFull) else ""}
-    path.write_text(json.dumps(told), encoding="utf-8")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told), encoding="utf-8")
+        path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return Failed(node, line, str(path.with_suffix(".txt")))
 
 
@@ -175,6 +180,30 @@ def recorded(node: Node) -> Failed | None:
     if told["full"]:
         raise StoreFull(told["full"])
     return Failed(node, told["error"], str(_note(node).with_suffix(".txt")))
+
+
+def look_again(nodes: Iterable[Node]) -> None:
+    """Have a network file system forget that it saw no record of nodes: to list a folder asks the server anew."""
+    for folder in {_note(node).parent for node in nodes}:
+        with suppress(OSError):
+            os.listdir(folder)
+
+
+def check_room(node: Node, root: Path) -> None:
+    """Try whether `record` could have noted anything of a node.
+
+    Raises
+    ------
+    StoreFull
+        Where the disk of the store at `root` is full.
+    """
+    with one_line_when_full(root):
+        _note(node).parent.mkdir(parents=True, exist_ok=True)
+        trial = _note(node).with_suffix(f".{uuid.uuid4().hex[:8]}")
+        try:
+            trial.write_text(node.title * 50, encoding="utf-8")
+        finally:
+            trial.unlink(missing_ok=True)
 
 
 def forget(node: Node) -> None:

@@ -16,8 +16,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
+from pdm_lightning.full_disk import one_line_when_full
 from pdm_lightning.stages.context import Context
-from pdm_lightning.study.execute import Failed, Outcome, forget, recorded
+from pdm_lightning.study.execute import Failed, Outcome, check_room, forget, look_again, recorded
 from pdm_lightning.study.job import Jobs, run_job, words
 from pdm_lightning.study.plan import Node, Plan
 from pdm_lightning.study.saved import save_nodes
@@ -32,8 +33,13 @@ HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 """Hydra's own launcher, its default: everything in this process."""
 SHARED_BY = 8
 """Jobs that the short nodes of a wave are put into, for a launcher that does not say."""
-PATIENCE = 10.0
-"""Seconds that what a job wrote may take to be seen over a network, for a launcher that does not say."""
+PATIENCE = 75.0
+"""Seconds that what a job wrote may take to be seen over a network, for a launcher that does not say.
+
+NFS keeps for up to 60 s that a file was not there (``acdirmax``).
+"""
+LOOK = 0.5
+"""Seconds between two looks for it."""
 
 
 class LauncherFailed(RuntimeError):
@@ -74,29 +80,35 @@ def launch(plan: Plan, context: Context, launcher: Launcher, say: Say) -> Outcom
     LauncherFailed
         Where the launcher cannot run any job.
     """
-    outcome, number, anew = Outcome(), 0, set[str]()
-    folder = _folder(plan)
-    save_nodes(plan.nodes, folder / "nodes.json")
+    outcome = Outcome()
     try:
-        for place, wave in enumerate(waves(plan.nodes)):
-            todo = _todo(wave, context, outcome, anew)
-            if todo.jobs:
-                todo = todo.shared_by(getattr(launcher, "shared_by", SHARED_BY))
-                file = folder / f"wave-{place}-{wave.kinds[0]}.json"
-                before = {node.key: stamp(node, context.store) for node in todo.nodes}
-                _run(todo, file, context, launcher, number, say)
-                number += len(todo.jobs)
-                until = time.monotonic() + getattr(launcher, "patience", PATIENCE)
-                anew |= _settle(todo.nodes, before, context, outcome, until)
+        with one_line_when_full(context.store.root):
+            _launch(plan, context, launcher, say, outcome)
     finally:
         with suppress(AttributeError):
             launcher.close()  # type: ignore[attr-defined]  # ours keep their processes from wave to wave
     return outcome
 
 
+def _launch(plan: Plan, context: Context, launcher: Launcher, say: Say, outcome: Outcome) -> None:
+    folder, number, anew = _folder(plan), 0, set[str]()
+    save_nodes(plan.nodes, folder / "nodes.json")
+    for place, wave in enumerate(waves(plan.nodes)):
+        todo = _todo(wave, context, outcome, anew)
+        if not todo.jobs:
+            continue
+        todo = todo.shared_by(getattr(launcher, "shared_by", SHARED_BY))
+        file = folder / f"wave-{place}-{wave.kinds[0]}.json"
+        before = {node.key: stamp(node, context.store) for node in todo.nodes}
+        _run(todo, file, context, launcher, number, say)
+        number += len(todo.jobs)
+        until = time.monotonic() + getattr(launcher, "patience", PATIENCE)
+        anew |= _settle(todo.nodes, before, context, outcome, until)
+
+
 def _folder(plan: Plan) -> Path:
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    folder = Path(plan.settings["paths"]["output"]) / "logs" / "launched" / f"{plan.settings['name']}-{stamp}"
+    when = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    folder = Path(plan.settings["paths"]["output"]) / "logs" / "launched" / f"{plan.settings['name']}-{when}"
     folder.mkdir(parents=True)
     return folder.resolve()
 
@@ -157,6 +169,7 @@ def _settle(
     fine, waiting, built = kept(context.store), list(nodes), set[str]()
     while waiting:
         late = time.monotonic() >= until
+        look_again(waiting)
         states, later = statuses(waiting, context.store), []
         for node in waiting:
             if outcome.cut_off(node):
@@ -172,10 +185,12 @@ def _settle(
             if failed is None and not late:
                 later.append(node)
                 continue
+            if failed is None:
+                check_room(node, context.store.root)
             ended = "its job ended before it was built (killed?): the same command goes on from here"
             outcome.failed[node.key] = failed or Failed(node, ended)
         waiting = later
         if waiting:
-            time.sleep(0.2)
+            time.sleep(LOOK)
     outcome.built += len(built)
     return built

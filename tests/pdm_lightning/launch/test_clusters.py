@@ -182,3 +182,19 @@ def test_every_launcher_of_conf_is_made_of_its_own_values(name: str) -> None:
     launcher = make_launcher(dict(config.hydra.launcher))
     assert type(launcher).__name__ == f"{name.title()}Launcher"
     assert launcher.shared_by == 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "network"),
+    [
+        (["hydra/launcher=local"], False),
+        (["hydra/launcher=ray"], False),
+        (["hydra/launcher=ray", "hydra.launcher.address=auto"], True),
+        (["hydra/launcher=slurm"], True),
+    ],
+)
+def test_what_another_machine_wrote_is_waited_for(words: list[str], network: bool) -> None:
+    """For longer than NFS keeps that a file was not there, a minute."""
+    config = config_loader().load_configuration("config", words, run_mode="RUN")  # type: ignore[arg-type]
+    patience: float = make_launcher(dict(config.hydra.launcher)).patience  # type: ignore[attr-defined]
+    assert patience > 60 if network else patience == 0
