@@ -87,8 +87,7 @@ def _take(names: Sequence[str], count: int, place: Path, stack: ExitStack) -> li
     for number, name in enumerate(names):
         if len(held) == count:
             break
-        path = place / re.sub(r"[^\w.-]", "_", name)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        descriptor = _open(place / re.sub(r"[^\w.-]", "_", name))
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,3 +96,18 @@ def _take(names: Sequence[str], count: int, place: Path, stack: ExitStack) -> li
         stack.callback(os.close, descriptor)
         held.append(number)
     return held
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, which may be another user's: who locks needs no right to write."""
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
+    try:
+        os.fchmod(descriptor, 0o444)  # before it is seen: whatever the umask, all may open it
+        with suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        os.close(descriptor)
+        os.unlink(scratch)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

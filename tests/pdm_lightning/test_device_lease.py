@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -81,6 +83,30 @@ def test_more_than_there_are(tmp_path: Path) -> None:
         leased(["a", "b"], 3, tmp_path),
     ):
         pass
+
+
+def test_the_locks_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can be read, whatever that user's umask, and neither written nor, in a folder like /tmp, created again."""
+    before = os.umask(0o077)
+    try:
+        with leased(["a", "b"], 2, tmp_path):
+            pass
+    finally:
+        os.umask(before)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+        "a": 0o444,
+        "b": 0o444,
+    }
+    really = os.open
+
+    def as_another(path: str, flags: int, *mode: int) -> int:
+        if os.path.exists(path) and flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise PermissionError(13, "Permission denied", path)
+        return really(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", as_another)
+    with leased(["a", "b"], place=tmp_path) as first, leased(["a", "b"], place=tmp_path) as second:
+        assert (first, second) == ([0], [1])
 
 
 def test_released_after_an_error(tmp_path: Path) -> None:
