@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdm_lightning import lease, manifest
+from pdm_lightning import durable, lease, manifest
 from pdm_lightning.full_disk import StoreFull, one_line_when_full
 from pdm_lightning.manifest import MANIFEST, CorruptArtifact, artifact_key, source_hash
 from pdm_lightning.survey import Survey, standing, word
@@ -202,6 +202,7 @@ class Store:
                 return
             partial = self.partial_path(kind, key)
             what = what | {"source": self._prepare(partial, what)}
+            durable.sweep(partial)
             if not manifest.complete(partial, key, what["source"]):
                 (partial / MANIFEST).unlink(missing_ok=True)
                 start = time.monotonic()
@@ -218,16 +219,16 @@ class Store:
         `on_stale` is "warn", the result is owed to that source: it will be stale.
         """
         note = partial.with_name(partial.name + ".source")
-        mine = json.dumps([what["source"], what["parent_digests"]])
-        begun = note.read_text() if note.is_file() else ""
+        mine, begun = [what["source"], what["parent_digests"]], _note(note)
         if partial.is_dir() and begun != mine:
-            source, parents = json.loads(begun) if begun.startswith("[") else ("", None)
+            source, parents = begun
             if parents == what["parent_digests"] and self.on_stale == "warn":
                 log.warning("%s: continuing what other source began", partial.name)
                 return str(source)
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        note.write_text(mine)
+        if begun != mine:
+            durable.write_text(note, json.dumps(mine))
         return str(what["source"])
 
     def _publish(self, partial: Path, target: Path) -> None:
@@ -241,7 +242,7 @@ class Store:
             shutil.rmtree(trash, ignore_errors=True)
         else:
             os.replace(partial, target)
-        manifest.sync(target.parent)
+        durable.sync(target.parent)
         partial.with_name(partial.name + ".source").unlink(missing_ok=True)
 
     def open(self, kind: str, key: str) -> Artifact:
@@ -280,6 +281,15 @@ class Store:
             kind, key = path.parts[-3:-1]
             if not kind.startswith("."):
                 yield kind, key
+
+
+def _note(path: Path) -> list[Any]:
+    """Source and digests of the parents that a build was begun with; a note that cannot be read says neither."""
+    try:
+        source, parents = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, TypeError):
+        return ["", None]
+    return [source, parents]
 
 
 def _begins(kind: str, key: str, prefix: str) -> bool:

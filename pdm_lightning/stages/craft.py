@@ -16,7 +16,7 @@ from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
 from pdm_lightning.data.base import balanced_order
 from pdm_lightning.devices import strict_float32
-from pdm_lightning.manifest import sync
+from pdm_lightning.durable import sync
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages import engine, features, hands, shards

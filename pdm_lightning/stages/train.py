@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from pdm_lightning.devices import pick_device
+from pdm_lightning.durable import sync
 from pdm_lightning.lit import PDMModule
-from pdm_lightning.manifest import sync
 from pdm_lightning.models import Classifier
 from pdm_lightning.norm import join_norms
 from pdm_lightning.progress import Progress

@@ -19,6 +19,7 @@ PLUMBING = {
     "pdm_lightning",
     "pdm_lightning.crew",
     "pdm_lightning.device_lease",
+    "pdm_lightning.durable",
     "pdm_lightning.full_disk",
     "pdm_lightning.holder",
     "pdm_lightning.lease",
