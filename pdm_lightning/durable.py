@@ -37,6 +37,17 @@ def write_text(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there, its header can be read and its size is what that says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def sweep(folder: Path) -> None:
     """Remove the files in a folder that whoever wrote them did not finish."""
     for path in list(folder.rglob("*")):
