@@ -100,10 +100,15 @@ class Lease:
 
     The heartbeat renews the file through its own descriptor: should somebody else have taken the lease
     over, theirs is a new file, which this can neither renew nor remove.
+
+    Attributes
+    ----------
+    robbed : bool
+        Whether it was taken from a holder that fell silent and may still be alive, as nobody here can tell.
     """
 
-    def __init__(self, path: Path, descriptor: int, beat: float) -> None:
-        self.path = path
+    def __init__(self, path: Path, descriptor: int, beat: float, robbed: bool = False) -> None:
+        self.path, self.robbed = path, robbed
         self._descriptor = descriptor
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, args=(beat,), name="lease", daemon=True)
@@ -114,7 +119,8 @@ class Lease:
             with contextlib.suppress(OSError):  # a hiccup of the file system: the next beat counts, too
                 os.utime(self._descriptor)
 
-    def _mine(self) -> bool:
+    def mine(self) -> bool:
+        """Whether it has neither been taken over nor removed."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
         except OSError:
@@ -122,10 +128,10 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` where the lease has been taken over or removed."""
-        if not self._mine():
+        if not self.mine():
             raise LeaseLost(
                 f"the lease {self.path} was taken over or removed while this process (pid {os.getpid()}) "
-                "worked under it; nothing was published: run the command again"
+                "worked under it"
             )
 
     def release(self) -> None:
@@ -134,7 +140,7 @@ class Lease:
         self._thread.join()
         try:
             with contextlib.suppress(OSError), _guard(self.path.parent):
-                if self._mine():
+                if self.mine():
                     self.path.unlink()
         finally:
             os.close(self._descriptor)
@@ -152,6 +158,7 @@ class _Watch:
         self.stale_after = stale_after
         self.seen: tuple[Holder | None, float] | None = None
         self.since = time.monotonic()
+        self.robbed = False  # whether a holder was taken for dead that may still be alive
 
     def dead(self, seen: tuple[Holder | None, float]) -> bool:
         if seen != self.seen:
@@ -169,6 +176,7 @@ def _try_take(path: Path, watch: _Watch, what: str) -> int | None:
         if seen is not None:
             if not watch.dead(seen):
                 return None
+            watch.robbed = seen[0] is None or not seen[0].local
             log.warning("%s: its builder has died (%s); taking over", what, _who(seen[0]))
             path.unlink(missing_ok=True)
         try:
@@ -234,7 +242,7 @@ def hold(
             reminded = time.monotonic()
         time.sleep(pause)
         pause = min(2 * pause, _POLL[1])
-    lease = Lease(path, descriptor, beat)
+    lease = Lease(path, descriptor, beat, watch.robbed)
     try:
         yield lease
     finally:

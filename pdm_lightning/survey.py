@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdm_lightning import lease, manifest
+from pdm_lightning import lease, manifest, partial
 from pdm_lightning.manifest import CorruptArtifact
 
 Name = tuple[str, str]
@@ -74,7 +74,7 @@ class Survey:
     @cached_property
     def partial(self) -> frozenset[str]:
         """Names, as ``kind-key``, that somebody builds or built."""
-        return frozenset(e.name for e in _entries(self.root / ".partial") if e.is_dir())
+        return frozenset(partial.built_in(e.name) for e in _entries(self.root / partial.FOLDER) if e.is_dir())
 
     @cached_property
     def held(self) -> frozenset[str]:
@@ -86,8 +86,8 @@ class Survey:
     def leftovers(self) -> list[Leftover]:
         """Everything in the store that is no artifact, but for the lock that leases are made under."""
         found = [
-            Leftover("partial", Path(entry.path), entry.name.removesuffix(".source") in self.held)
-            for entry in _entries(self.root / ".partial")
+            Leftover("partial", Path(entry.path), partial.built_in(entry.name) in self.held)
+            for entry in _entries(self.root / partial.FOLDER)
         ]
         found += [
             Leftover("lease", Path(entry.path), entry.name.removesuffix(".json") in self.held)

@@ -190,20 +190,6 @@ def test_waiting_ends_when_the_artifact_is_ready(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").exists()
 
 
-def test_a_robbed_builder_publishes_nothing_and_leaves_the_new_lease(store: Store) -> None:
-    path = store.root / ".locks" / f"model-{artifact_key('model', SPEC, {})}.json"
-
-    def build(folder: Path) -> None:
-        write_hello(folder)
-        path.unlink()
-        plant(path)
-
-    with pytest.raises(lease.LeaseLost, match="taken over or removed"):
-        store.get("model", SPEC, {}, build)
-    assert path.exists()
-    assert not (store.root / "model").exists()
-
-
 def test_process_start() -> None:
     assert process_start(os.getpid()) == process_start(os.getpid())
     child = subprocess.Popen([sys.executable, "-c", "pass"])

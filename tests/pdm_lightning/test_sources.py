@@ -24,6 +24,7 @@ PLUMBING = {
     "pdm_lightning.holder",
     "pdm_lightning.lease",
     "pdm_lightning.manifest",
+    "pdm_lightning.partial",
     "pdm_lightning.progress",
     "pdm_lightning.spoken",
     "pdm_lightning.stages",
