@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 from pdm_lightning.holder import Holder, myself
 
@@ -26,6 +27,9 @@ BEAT = 5.0
 
 STALE_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine counts as dead."""
+
+PATIENCE = 3.0
+"""Seconds that the lock on leases is waited for: it is held for an instant, unless its holder was suspended in it."""
 
 _POLL = (0.02, 1.0)  # first and longest pause between two looks at a lease that somebody else holds
 _REMIND = 60.0  # seconds between two lines that say who is waited for
@@ -51,7 +55,14 @@ def _look(path: Path) -> tuple[Holder | None, float] | None:
 
 
 def is_held(path: Path, stale_after: float = STALE_AFTER) -> bool:
-    """Say at one glance, without waiting, whether a live holder has the lease at `path`."""
+    """Say at one glance, without waiting, whether a live holder has the lease at `path`.
+
+    Parameters
+    ----------
+    stale_after : float
+        Seconds without a heartbeat after which a holder elsewhere counts as dead, by this machine's clock: where clocks
+        may differ and a wrong answer does harm, it has to be more than they differ by.
+    """
     seen = _look(path)
     if seen is None:
         return False
@@ -80,19 +91,32 @@ def clear(path: Path, silent_for: float = STALE_AFTER) -> bool:
 def _guard(folder: Path) -> Iterator[None]:
     """Hold the folder's short lock, under which leases are made and removed.
 
-    The kernel frees it when its holder dies. Where the file system has no such locks, creating a lease
-    is still exclusive, and a lease that two waiters take over at the same instant is noticed by `check`.
+    The kernel frees it when its holder dies. Where the file system has no such locks, or its holder is suspended,
+    creating a lease is still exclusive, and one that two waiters take over at the same instant is noticed by `check`.
     """
     import fcntl
 
     with (folder / ".guard").open("a") as file:
+        end = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file) and time.monotonic() < end:
+                time.sleep(_POLL[0])
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Try to lock a file; OSError where the file system cannot."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Lease:
