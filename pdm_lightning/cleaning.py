@@ -11,7 +11,7 @@ from pdm_lightning import lease, partial
 from pdm_lightning.store import Store
 from pdm_lightning.survey import Leftover
 
-#: Seconds without a heartbeat, at least, after which a lease of another machine is removed: clocks differ.
+#: Seconds without a heartbeat, at least, after which a lease of another machine is no longer heeded: clocks differ.
 SILENT = 3600.0
 
 

@@ -133,9 +133,9 @@ class Store:
         held = self.lease_path(kind, key)
         return word(state, lambda: lease.is_held(held), self.partial_path(kind, key).is_dir)
 
-    def survey(self) -> Survey:
-        """What the store holds now, for questions about many artifacts at once."""
-        return Survey(self.root)
+    def survey(self, silent_for: float = lease.STALE_AFTER) -> Survey:
+        """What the store holds now, for questions about many artifacts at once; see `Survey`."""
+        return Survey(self.root, silent_for)
 
     def get(
         self,

@@ -45,10 +45,12 @@ class Survey:
     ----------
     root : Path
         The store's folder; where there is none, it holds nothing.
+    silent_for : float
+        Seconds without a heartbeat, by this machine's clock, after which a holder of another machine is dead.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, silent_for: float = lease.STALE_AFTER) -> None:
+        self.root, self.silent_for = root, silent_for
         self._manifests: dict[Name, dict[str, Any] | CorruptArtifact | None] = {}
         self._digests: dict[Name, str] = {}
 
@@ -81,7 +83,9 @@ class Survey:
         """Names, as ``kind-key``, whose lease a live process holds."""
         folder = self.root / ".locks"
         leases = (entry.name for entry in _entries(folder) if entry.name.endswith(".json"))
-        return frozenset(name.removesuffix(".json") for name in leases if lease.is_held(folder / name))
+        return frozenset(
+            name.removesuffix(".json") for name in leases if lease.is_held(folder / name, self.silent_for)
+        )
 
     def leftovers(self) -> list[Leftover]:
         """Everything in the store that is no artifact, but for the lock that leases are made under."""
