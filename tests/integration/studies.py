@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,36 +38,41 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "pdm_lightning", "run", *words]
 
 
-def same(a: Row, b: Row) -> bool:
+def same(a: Row, b: Row, *, exact: bool = False) -> bool:
     """Whether two rows say the same.
 
-    Exactly, for what is trained and measured of clean images. The attacks' images depend on how many are attacked
-    together and on the memory layout, which each output folder measures anew, by float32 rounding: their distances and
-    scores are the same within 0.5 %, and their shares within one image in a hundred. How many gradients a search
-    takes is its effort and no result: where rounding ends it a step sooner or later, of few images, the mean moves by
-    up to 2 %.
+    Exactly, where that is asked for, and for what is trained and measured of clean images. The attacks' images depend
+    on how many are attacked together and on the memory layout, which each output folder measures anew, by float32
+    rounding: their distances and scores are the same within 0.5 %, and their shares within one image in a hundred. How
+    many gradients a search takes is its effort and no result: where rounding ends it a step sooner or later, of few
+    images, the mean moves by up to 2 %.
     """
     place = ("data", "model", "defense", "budget", "threat", "attack", "detector", "seed", "metric", "status")
     if any(getattr(a, name) != getattr(b, name) for name in place):
         return False
     if a.metric in TIMINGS or a.value == b.value or a.value is None or b.value is None:
         return a.metric in TIMINGS or a.value == b.value
+    if exact:
+        return False
     apart, size = abs(a.value - b.value), max(abs(a.value), abs(b.value))
     close = (0.02 if a.metric == "passes" else 0.005) * size
     return a.attack != "none" and (apart <= close or (size <= 1 and apart <= 0.01))
 
 
-def differences(one: Path, other: Path, name: str) -> list[str]:
-    """Results, trained weights and artifacts of two output folders that are not the same."""
+def differences(one: Path, other: Path, name: str, *, exact: bool = False) -> list[str]:
+    """Results, trained weights and artifacts of two output folders that are not the same; `exact`: images, too."""
     first, second = (read_csv(path / "report" / name / "results.csv") for path in (one, other))
     differ = [
         f"{a.defense} {a.attack} {a.metric}: {a.value} and {b.value}"
         for a, b in zip(first, second, strict=True)
-        if not same(a, b)
+        if not same(a, b, exact=exact)
     ]
-    for path in sorted((one / "store" / "train").glob("*/model.safetensors")):
+    for path in sorted((one / "store").glob("train/*/model.safetensors")):
         if path.read_bytes() != (other / path.relative_to(one)).read_bytes():
             differ.append(f"the weights of {path.parent.name}")
+    for path in sorted((one / "store").glob("craft/*/adversarial.safetensors")) if exact else ():
+        if path.read_bytes() != (other / path.relative_to(one)).read_bytes():
+            differ.append(f"the images of {path.parent.name}")
     held = [
         {(artifact.kind, artifact.key) for artifact in Store(path / "store").list()} for path in (one, other)
     ]
@@ -75,7 +81,9 @@ def differences(one: Path, other: Path, name: str) -> list[str]:
 
 def in_one_process(output: Path, words: tuple[str, ...]) -> list[str]:
     """Run a study undisturbed; what is wrong with that."""
-    quiet = subprocess.run(command(*words, f"paths.output={output}"), capture_output=True, text=True)
+    # with as many threads as a launcher's workers have where they are as many as cores: sums in another order round so
+    one = os.environ | {"OMP_NUM_THREADS": "1"}
+    quiet = subprocess.run(command(*words, f"paths.output={output}"), capture_output=True, text=True, env=one)
     return (
         [f"the undisturbed run ended with {quiet.returncode}: {quiet.stderr[-500:]}"]
         if quiet.returncode

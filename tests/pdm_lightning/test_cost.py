@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_the_measured_passes_take_time_and_leave_no_trace(tmp_path: Path) -> Non
     assert [c.passes for c in crafting(found)] == [8]
     for cost in found.values():
         assert cost.seconds is not None
-        assert 0 < cost.seconds < 6000
+        assert math.isfinite(cost.seconds) and cost.seconds > 0
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -34,7 +34,9 @@ def test_words() -> None:
     assert several(2, "study", "studies") == "2 studies"
 
 
-def test_quiet_loggers_say_errors_only_and_speak_again_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_quiet_loggers_say_errors_only_and_speak_again_after_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     log = logging.getLogger("pdm_lightning.spoken.test")
     log.setLevel(logging.WARNING)
     with pytest.raises(RuntimeError), quiet("pdm_lightning.spoken.test"):
