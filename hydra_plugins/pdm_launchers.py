@@ -21,6 +21,10 @@ class _Plain(Launcher):
     """Jobs that many short ones are put into."""
     patience = 75.0
     """Seconds that what a job wrote may take to be seen here: more than a network file system keeps what it knew."""
+    here = False
+    """Whether all jobs run on this machine, with its devices."""
+    gpus: tuple[str, float] | None = None
+    """Override that says how many GPUs a job gets, and how many these are; None where nobody knows."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the function that every job calls."""
@@ -54,6 +58,7 @@ class LocalLauncher(_Plain):
     """
 
     patience = 0.0
+    here = True
 
     def __init__(self, processes: int | None = None, threads: int | None = None) -> None:
         self.processes, self.threads = processes, threads
@@ -98,6 +103,8 @@ class SlurmLauncher(_Plain):
     def __init__(self, **options: Any) -> None:
         self.options = _values(options)
         self.shared_by = int(self.options.pop("short_jobs"))
+        if (gpus := self.options.get("gpus_per_node")) is not None:
+            self.gpus = ("hydra.launcher.gpus_per_node", float(gpus))
 
     def run(self, task: TaskFunction, jobs: list[dict[str, Any]]) -> list[str]:
         """Submit an array and wait for it."""
@@ -122,6 +129,7 @@ class RayLauncher(_Plain):
     def __init__(self, **options: Any) -> None:
         self.options = _values(options)
         self.shared_by = int(self.options.pop("short_jobs"))
+        self.gpus = ("hydra.launcher.num_gpus", float(self.options["num_gpus"]))
         if self.options["address"] is None:  # all on this machine
             self.patience = 0.0
 

@@ -79,7 +79,7 @@ def perform(
                 f"pdml: orphaned: {orphaned} results rest on what was built anew since: 'pdml run' makes them anew"
             )
     if command in ("run", "check"):
-        preflight(plan, context)
+        preflight(plan, context, launches)
         remember(plan, Path(settings["paths"]["output"]) / "report" / str(settings["name"]))
         ahead = total(missing_costs(plan, context).values())
         if ahead:

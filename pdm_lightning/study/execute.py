@@ -17,24 +17,11 @@ from pdm_lightning.full_disk import one_line_when_full
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import StoreFull
+from pdm_lightning.study.hardware import check_devices, hardware
 from pdm_lightning.study.plan import Node, Plan, ancestry
 from pdm_lightning.study.standing import due, status, statuses
 
 log = logging.getLogger(__name__)
-
-ON_CPU = {
-    "clean",
-    "val_clean",
-    "tsne",
-    "splits",
-    "selftest",
-    "score",
-    "val_score",
-    "compare",
-    "average",
-    "worst",
-}
-"""Kinds that no device is leased for."""
 
 
 @dataclass
@@ -74,8 +61,13 @@ class Outcome:
         return True
 
 
-def preflight(plan: Plan, context: Context) -> None:
-    """Read every data set that is needed to build what is due: a missing one is an error before anything is computed.
+def preflight(plan: Plan, context: Context, launcher: Any = None) -> None:
+    """Ask for the devices, and read every data set, that what is due needs: an error comes before anything is computed.
+
+    Parameters
+    ----------
+    launcher : object, optional
+        As `pdm_lightning.study.hardware.check_devices` takes it.
 
     Raises
     ------
@@ -83,6 +75,7 @@ def preflight(plan: Plan, context: Context) -> None:
         As the data sources raise.
     """
     needed = due(plan, statuses(plan, context.store), context.store)
+    check_devices((node for node in plan if node.key in needed), launcher)
     seen = set()
     for node in plan:
         if node.key not in needed or "data" not in node.runtime:
@@ -135,22 +128,12 @@ def run_node(node: Node, context: Context, say: Callable[[str], None]) -> bool:
         nonlocal built
         built = True
         # the artifact is ours to build before a device is asked for: nobody waits for both the other way round
-        with context.at_work(*_hardware(node)):
+        with context.at_work(*hardware(node)):
             say(f"{node.kind} {node.title}")
             return BUILDERS[node.kind](node, folder, context)
 
     context.store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
     return built
-
-
-def _hardware(node: Node) -> tuple[Mapping[str, Any], int]:
-    """The trainer that says on what a node computes, and how many devices its processes share."""
-    if node.kind in ON_CPU:
-        return {"device": "cpu"}, 1
-    trainers = [each.runtime["trainer"] for each in ancestry(node) if "trainer" in each.runtime]
-    if node.kind in ("train", "proxy"):
-        return trainers[-1], int(trainers[-1].get("devices", 1))
-    return trainers[-1], int(node.runtime.get("devices", 1))
 
 
 def record(node: Node, error: Exception) -> Failed:

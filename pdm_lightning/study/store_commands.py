@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -91,7 +92,8 @@ def store(words: Sequence[str]) -> int:
     from pdm_lightning.study.store_gc import gc
 
     rule = Rule(age, tuple(given.keep))
-    return gc(found, folder, rule, yes=given.yes, reckless=given.without_studies)
+    typed = shlex.join(["pdml", "store", *words])
+    return gc(found, folder, rule, yes=given.yes, reckless=given.without_studies, typed=typed)
 
 
 def seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -56,25 +57,48 @@ def test_a_killed_holder_holds_no_longer(tmp_path: Path) -> None:
     process.wait()
 
 
-def test_all_or_none(tmp_path: Path) -> None:
-    """Who needs two devices and finds one free does not keep it from others while it waits."""
+def test_who_needs_many_gets_them_before_those_who_come_later(tmp_path: Path) -> None:
+    """While others take one device after the other, both are never free at a time by chance."""
     process, said = holder(tmp_path, 1)
     assert said == "[0]"
     got: list[list[int]] = []
 
-    def want_both() -> None:
-        with leased(["a", "b"], 2, tmp_path) as held:
+    def want(count: int) -> None:
+        with leased(["a", "b"], count, tmp_path) as held:
             got.append(held)
 
-    waiting = threading.Thread(target=want_both)
-    waiting.start()
+    both = threading.Thread(target=want, args=(2,))
+    both.start()
     time.sleep(0.2)
-    with leased(["a", "b"], place=tmp_path) as held:
-        assert held == [1] and not got
+    one = threading.Thread(target=want, args=(1,))
+    one.start()
+    time.sleep(0.2)
+    assert not got
     process.kill()
     process.wait()
-    waiting.join(timeout=10)
-    assert got == [[0, 1]]
+    both.join(timeout=10)
+    one.join(timeout=10)
+    assert got == [[0, 1], [0]]
+
+
+def test_who_waits_for_many_and_is_killed_stops_nobody(tmp_path: Path) -> None:
+    with leased(["a", "b"], place=tmp_path):
+        waiting = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "2"])
+        while not any(_locked(path) for path in tmp_path.glob("queue-*")):
+            time.sleep(0.02)
+        waiting.kill()
+        waiting.wait()
+        with leased(["a", "b"], place=tmp_path) as held:
+            assert held == [1]
+
+
+def _locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def test_more_than_there_are(tmp_path: Path) -> None:
@@ -93,10 +117,8 @@ def test_the_locks_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             pass
     finally:
         os.umask(before)
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
-        "a": 0o444,
-        "b": 0o444,
-    }
+    modes = {path.name.partition("-")[0]: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"a": 0o444, "b": 0o444, "queue": 0o444}
     really = os.open
 
     def as_another(path: str, flags: int, *mode: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from pdm_lightning.store import Store
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.kept import named
 from pdm_lightning.study.plan import ancestry, make_plan
-from pdm_lightning.study.store_commands import seconds
+from pdm_lightning.study.store_commands import seconds, store
 
 Plant = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
@@ -295,3 +296,16 @@ def test_remote_leases_are_left_for_an_hour(output: Path, plant_lease: Callable[
     os.utime(path, (now - 4000, now - 4000))
     assert gc(output, "--older-than", "0", "--yes") == 0
     assert not path.is_file()
+
+
+def test_the_line_of_a_dry_run_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["gc", "--older-than=0", "--without-studies", f"paths.output={tmp_path}"]
+    Store(tmp_path / "store").get(
+        "train", {"a": 1}, {}, lambda place: (place / "x").write_bytes(b"1") and None
+    )
+    assert store(words) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == f"this was a dry run: pdml store {' '.join(words)} --yes deletes them"
+    typed = shlex.split(told.partition(": pdml store ")[2].removesuffix(" deletes them"))
+    assert store(typed) == 0
+    assert not list(Store(tmp_path / "store").list())
