@@ -40,7 +40,8 @@ examples
 What is kept: everything that a study names whose folder is there (report/<name>/ or tune/<name>/ of the output folder:
 delete the folder, and its artifacts may go), everything younger than --older-than, what is being built, and all that
 any of these was made of. Builds that were given up go when they are older and no study names them; leases of dead
-processes and the trash go in any case. What a process holds a lease on is never touched.
+processes and the trash go in any case. What a process holds a lease on is never touched; one of another machine counts
+as dead here after an hour without a heartbeat.
 
 examples
   pdml store gc                          a dry run: what is kept and why, what would go, how much that frees

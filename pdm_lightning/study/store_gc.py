@@ -35,7 +35,7 @@ def gc(store: Store, output: Path, rule: Rule, *, yes: bool = False, reckless: b
     OSError
         Where a record cannot be read.
     """
-    survey, noted = store.survey(), signature(output)
+    survey, noted = store.survey(cleaning.SILENT), signature(output)
     unknown = [key for key in rule.keep if key not in survey.kinds]
     if unknown:
         raise ValueError(
@@ -90,7 +90,7 @@ def _delete(
     with Progress(len(everything), "delete") as progress, quiet("pdm_lightning.lease"):
         for one in everything:
             if (seen := signature(output)) != noted:
-                noted, now = seen, find(store.survey(), on_record(output), rule)
+                noted, now = seen, find(store.survey(cleaning.SILENT), on_record(output), rule)
                 going &= {*now.artifacts, *now.leftovers}
             gone, count = False, 0
             if one in going and isinstance(one, Leftover):

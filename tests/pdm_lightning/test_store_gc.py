@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -162,6 +163,24 @@ def test_nothing_is_deleted_while_a_build_is_on_no_record(
     assert gc(output, "--yes") == 0
     assert keys(output) == set()
     assert lease.is_file()
+
+
+def test_a_machine_whose_clock_is_behind_is_heeded(
+    output: Path, plant: Plant, plant_lease: Callable[..., Path], capsys: Capture
+) -> None:
+    """A builder elsewhere whose heartbeats look ten minutes old: nothing that it might need goes."""
+    root = output / "store"
+    old = plant(root, "train", {"n": 0}, age=OLD)
+    record(output, "report/a", "0" * 16)
+    lease = plant_lease(root, f"score-{'f' * 16}", alive=True)
+    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"machine": "elsewhere"}))
+    os.utime(lease, (time.time() - 600,) * 2)
+    assert gc(output, "--yes") == 2
+    assert "is being built" in capsys.readouterr().err
+    assert keys(output) == {old}
+    os.utime(lease, (time.time() - 7200,) * 2)
+    assert gc(output, "--yes") == 0
+    assert keys(output) == set()
 
 
 def test_without_any_study_it_takes_a_word_more(output: Path, plant: Plant, capsys: Capture) -> None:
