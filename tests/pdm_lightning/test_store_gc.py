@@ -92,7 +92,7 @@ def test_a_dry_run_tells_and_deletes_nothing(output: Path, plant: Plant, capsys:
     assert ["younger", "than", "30.0", "d", "1", "16", "B"] in lines
     assert ["score", other, "16", "B", "40.0", "d"] in lines
     assert "to delete: 1 artifact, 16 B" in told
-    assert "pdml store gc --yes deletes them" in told
+    assert f"pdml store gc --output={output} --yes deletes them" in told
     assert young not in told
     assert gc(output, "--yes") == 0
     assert "freed 16 B" in capsys.readouterr().out
