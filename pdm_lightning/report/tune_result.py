@@ -107,6 +107,11 @@ class TuneResult:
         return sorted(complete, key=lambda trial: (sign * trial.values[self.objective].mean, trial.number))
 
     @property
+    def failed(self) -> list[Trial]:
+        """Trials that ended as nobody expects."""
+        return [trial for trial in self.trials if trial.state == "failed"]
+
+    @property
     def best(self) -> Trial | None:
         """The best trial, if there is one."""
         return next(iter(self.ranked), None)

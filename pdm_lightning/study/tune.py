@@ -23,7 +23,7 @@ from pdm_lightning.study import tune_question
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.tune_history import Trials
 from pdm_lightning.study.tune_question import Question
-from pdm_lightning.study.tune_report import collect
+from pdm_lightning.study.tune_report import again, collect
 from pdm_lightning.study.tune_trial import Evaluation, check, evaluate
 from pdm_lightning.study.words import config_loader, split_words
 
@@ -129,7 +129,9 @@ def _report(result: TuneResult, folder: Path) -> int:
         console.print("Best on validation images (optimistic: the best of them all); on test images:")
         console.print(f"  {best.command}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
-    return int(best is None or any(trial.state == "failed" for trial in result.trials))
+    if result.failed:
+        _say(f"pdml: {again(result.failed)}")
+    return int(best is None or bool(result.failed))
 
 
 def _say(line: str) -> None:

@@ -201,6 +201,33 @@ def test_a_trial_that_diverges_and_one_that_fails(
     assert "[1/3] diverged: rvl became nan" in capsys.readouterr().err
 
 
+def test_failed_trials_are_tried_again_by_the_next_call(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once a call, under the same numbers and with the same values, until what was wrong has passed."""
+    trouble, train, calls = tmp_path / "trouble", BUILDERS["train"], []
+
+    def while_there_is_trouble(node: Any, folder: Path, context: Any) -> Any:
+        calls.append(node.key)
+        if trouble.exists():
+            raise RuntimeError("CUDA out of memory")
+        return train(node, folder, context)
+
+    monkeypatch.setitem(BUILDERS, "train", while_there_is_trouble)
+    trouble.touch()
+    for tried in (2, 4):
+        assert search(tmp_path, "tune.trials=2") == 1
+        assert len(calls) == tried
+        assert [trial["state"] for trial in told(tmp_path)["trials"]] == ["failed", "failed"]
+        assert "2 trials failed: the same command tries them again" in capsys.readouterr().err
+    trouble.unlink()
+    assert search(tmp_path, "tune.trials=2") == 0
+    assert history(tmp_path) == history(whole)[:2]
+    assert "failed" not in capsys.readouterr().err
+    assert search(tmp_path, "tune.trials=2") == 0
+    assert len(calls) == 6
+
+
 def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
     assert (
         search(tmp_path, "tune.collapsed=prune", "tune.trials=1") == 1
