@@ -31,7 +31,7 @@ class Trial:
         By metric.
     seconds : float
     built : int
-        Artifacts that were made for it: 0 where the store had all.
+        Artifacts that were made for it: 0 where the store had all, or a training was ended.
     repeats : int or None
         An earlier trial of the same point.
     trainings : tuple of str

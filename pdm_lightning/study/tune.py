@@ -24,7 +24,7 @@ from pdm_lightning.study.ask import ask
 from pdm_lightning.study.tune_history import Trials
 from pdm_lightning.study.tune_question import Question
 from pdm_lightning.study.tune_report import again, collect
-from pdm_lightning.study.tune_trial import Evaluation, check, evaluate
+from pdm_lightning.study.tune_trial import MEASURED, Evaluation, check, evaluate
 from pdm_lightning.study.words import config_loader, split_words
 
 POLL = 1.0
@@ -103,7 +103,8 @@ def _line(question: Question, trials: Trials, number: int, evaluation: Evaluatio
     best = _best(question, told)
     at_best = "" if best is None else f" (best {formats.metric_value(objective, best[1])}, trial {best[0]})"
     words = " ".join(f"{key}={text}" for key, text in chosen.items())
-    cached = "" if evaluation.built else ", from the store"
+    # of a training that was ended nothing is built, but something was computed
+    cached = ", from the store" if not evaluation.built and evaluation.state in MEASURED else ""
     return f"[{number + 1}/{question.trials}] {what}{at_best}  {words}  {formats.seconds(evaluation.seconds)}{cached}"
 
 

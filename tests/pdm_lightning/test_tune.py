@@ -239,6 +239,17 @@ def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
     assert kinds(tmp_path) == {"train": 1}
 
 
+def test_a_training_that_was_ended_did_not_come_from_the_store(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pdm_lightning.study.tune_history.Trials.watch", lambda self, trial, rows: "slow")
+    assert search(tmp_path, "tune.trials=1") == 1
+    said = capsys.readouterr().err
+    assert "[1/1] pruned: slow" in said
+    assert "from the store" not in said
+    assert kinds(tmp_path) == {}
+
+
 def test_seeds_are_averaged(tmp_path: Path) -> None:
     assert search(tmp_path, "tune.seeds=2", "tune.trials=1", "seed=3") == 0
     trial = told(tmp_path)["trials"][0]
