@@ -39,7 +39,8 @@ Examples
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell
 
-Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures.
+Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures;
+those of a search to outputs/tune/<name>/.
 A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 

@@ -67,7 +67,7 @@ def tune(words: list[str]) -> int:
     with quiet("pdm_lightning.store"):  # what is stale is counted in the report
         run(question, trials, context)
         result = collect(question, trials, shlex.join(["pdml", "tune", *words]), __version__)
-    return _report(result, output / "report" / name)
+    return _report(result, trials.folder)
 
 
 def run(question: Question, trials: Trials, context: Context) -> None:

@@ -99,7 +99,7 @@ class Trials:
     Parameters
     ----------
     folder : Path
-        Holds the journal, and the leases of running trials; it is made where it is missing.
+        Holds the journal, and the leases of running trials, beside the report; it is made where it is missing.
     question : Question
 
     Raises

@@ -76,12 +76,24 @@ def test_what_is_told_is_what_the_store_holds(whole: Path) -> None:
 def test_again_computes_nothing_and_says_the_same(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (whole / "report" / "tiny" / "tune.json").read_bytes()
+    before = (whole / "tune" / "tiny" / "tune.json").read_bytes()
     for kind in BUILDERS:
         monkeypatch.setitem(BUILDERS, kind, refuse)
     assert search(whole) == 0
-    assert (whole / "report" / "tiny" / "tune.json").read_bytes() == before
+    assert (whole / "tune" / "tiny" / "tune.json").read_bytes() == before
     assert "Best on validation images" in capsys.readouterr().out
+
+
+def test_a_search_and_a_study_of_one_name_have_a_report_each(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["report", *TINY["TINY"], f"paths.output={whole}"])
+    page = whole / "report" / "tiny" / "index.html"
+    of_study = page.read_bytes()
+    assert search(whole) == 0
+    assert page.read_bytes() == of_study
+    assert f"Report: {whole / 'tune' / 'tiny' / 'index.html'}" in capsys.readouterr().out
+    assert not (whole / "report" / "tiny" / "tune.json").exists()
 
 
 def test_another_history_takes_its_artifacts_from_the_store(
@@ -135,7 +147,7 @@ def test_killed_and_resumed_is_undisturbed(whole: Path, tmp_path: Path) -> None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "tune" / "tiny" / "tune.json").exists()
     assert search(tmp_path) == 0
     assert history(tmp_path) == history(whole)
     assert kinds(tmp_path) == kinds(whole)  # nothing was trained twice
@@ -288,7 +300,7 @@ def test_no_trial_is_begun_when_the_time_is_over(
     assert told(tmp_path)["trials"] == []
     assert (
         "4 of 4 trials are still to come (0 running)."
-        in (tmp_path / "report" / "tiny" / "index.html").read_text()
+        in (tmp_path / "tune" / "tiny" / "index.html").read_text()
     )
     (tmp_path / "store").symlink_to(whole / "store")
     assert search(tmp_path) == 0
