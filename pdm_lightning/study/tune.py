@@ -54,7 +54,7 @@ def tune(words: list[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     flags, overrides = split_words(words)
     loader = config_loader(flags.config_dir)
-    if flags.help or flags.hydra_help or flags.cfg or flags.info:
+    if flags.hydra_help or flags.cfg or flags.info:
         fixed = tune_question.fixed_words(overrides, loader)
         ask("tune", [word for word in words if word not in overrides or word in fixed])
         return 0
