@@ -113,12 +113,12 @@ def disturb(study: Sequence[str], output: Path, each: int, more: int, seed: int)
     """Run the study until all kills are done, and then once more; whether that run ended well."""
     log, draws = Log(), random.Random(seed)
     wanted = quotas(each)
-    while sum(log.kills.values()) < 3 * each + more:
-        if all(log.kills[phase] >= wanted[phase] for phase in PHASES):
-            wanted[draws.choice(PHASES[1:])] += 1
+    for phase in draws.choices(("training", "crafting"), k=more):
+        wanted[phase] += 1
+    while any(log.kills[phase] < wanted[phase] for phase in PHASES):
         well = run_disturbed(study, output, wanted, log, draws)
         log.say(f"the commands have ended; kills so far: {dict(log.kills)}")
-        if well and sum(log.kills.values()) < 3 * each + more:
+        if well and any(log.kills[phase] < wanted[phase] for phase in PHASES):
             raise SystemExit(
                 "the study was finished before all kills were done: ask for fewer, or a larger study"
             )
@@ -153,7 +153,7 @@ def faults(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--each", type=int, default=5, help="kills in each phase, at least")
-    parser.add_argument("--more", type=int, default=5, help="further kills")
+    parser.add_argument("--more", type=int, default=5, help="further kills, in training or crafting")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
     asked = parser.parse_args()
