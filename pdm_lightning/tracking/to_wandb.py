@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pdm_lightning.tracking.ledger import Ledger
+from pdm_lightning.tracking.reach import current_mode
 from pdm_lightning.tracking.records import Content, Curve, Example, Record, Table, example_table, numbers
-from pdm_lightning.tracking.session import axis_tags, current_mode, start, sweep_agent
+from pdm_lightning.tracking.session import axis_tags, start, sweep_agent
 
 STEP = "trainer/global_step"
 #: W&B's type of artifact for each kind of upload.
@@ -38,7 +39,7 @@ class WandbSink:
     @property
     def mode(self) -> str:
         """As it is now: offline, once W&B could not be reached."""
-        return current_mode(self.cfg.get("mode", "auto"))
+        return current_mode(self.cfg.get("mode", "auto"), self.folder)
 
     @property
     def kinds(self) -> Sequence[str]:
