@@ -139,23 +139,32 @@ def _reached(wandb: Any, mode: str, folder: Path, arguments: dict[str, Any]) -> 
     """Start the run online, or, where that fails, offline: a study does not wait for W&B."""
     try:
         return wandb.init(mode=mode, **arguments)
-    except ConnectionError:  # somebody has killed W&B's service, which every later run would miss
-        _end_service(wandb)
-        return wandb.init(mode=mode, **arguments)
     except wandb.Error as error:
         if mode == "offline":
             raise
         # a wrong key, which is an error of its own, is told at once and soon mended
         lost(folder, keep=type(error) is wandb.CommError)
         log.warning("W&B cannot be reached (%s): going on offline", _first_line(error))
-        _end_service(wandb)  # it would refuse the run's id, as one that it has already
-        return wandb.init(mode="offline", **arguments)
-
-
-def _end_service(wandb: Any) -> None:
-    """End W&B's own process; the next run starts another one."""
+        mode = "offline"
+    except Exception as error:
+        log.debug("W&B is started again (%s)", _first_line(error))
+    # its service may have been killed, or hold the run's id from the first attempt: another one is started
     with suppress(Exception):  # there may be nothing left to end
-        wandb.teardown()
+        end_service()
+    return wandb.init(mode=mode, **arguments)
+
+
+def end_service() -> None:
+    """End W&B's own process; when it has ended, all that finished runs were given is in their files, or uploaded.
+
+    Raises
+    ------
+    Exception
+        Where it was killed before.
+    """
+    import wandb
+
+    wandb.teardown()
 
 
 def run_tags(cfg: Mapping[str, Any], tags: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from pdm_lightning import tracking
 from pdm_lightning.tracking import logged_in, loggers, make_loggers, wandb_mode
 from tests.pdm_lightning.tracking.two_runs import CONF, ROOT, config, log_two_runs
+from tests.pdm_lightning.tracking.wandb_files import runs
 
 RUN = "0123456789abcdef"
 
@@ -92,6 +93,7 @@ def test_a_logger_that_breaks_is_left_alone(tmp_path: Path, caplog: pytest.LogCa
 
     class Broken:
         calls = 0
+        experiment = None
 
         def log_metrics(self, metrics: dict, step: int) -> None:
             self.calls += 1
@@ -101,14 +103,21 @@ def test_a_logger_that_breaks_is_left_alone(tmp_path: Path, caplog: pytest.LogCa
     logger = Guarded(broken, ledger, RUN, "offline")  # type: ignore[arg-type]
     for step in (1, 2):
         logger.log_metrics({"step": step, "train/loss": 1.0}, step)
+    logger.finish("success")
     assert broken.calls == 1 and caplog.text.count("no space") == 1
     # what it did not get is still to be tracked
     assert len(ledger.missing_rows(RUN, [{"step": 1}, {"step": 2}], "offline")) == 2
 
 
-def test_only_the_first_process_of_a_training_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_logs_is_not_asked_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
     monkeypatch.setenv("RANK", "1")
-    assert make_loggers(config("wandb"), tmp_path, RUN, {}) == []
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning has it from there
+    with tracking.tracking(config("wandb"), tmp_path / "logs", RUN, {}, "study") as (logger,):
+        logger.log_metrics({"step": 1, "train/loss": 1.5}, step=1)
+    (run,) = runs(tmp_path)
+    assert [row["train/loss"] for row in run.history if "step" in row] == [1.5]
 
 
 def test_tensorboard(tmp_path: Path) -> None:
