@@ -169,6 +169,11 @@ def test_options_of_the_group_share_their_keys() -> None:
     [
         ("logger.images=17", "logger.images=17: a whole number from 0 to 16 needed"),
         ("logger.tsne=yes", "logger.tsne=yes: use true or false"),
+        ("logger.tags=thesis", "logger.tags=thesis: a list of texts needed, as 'logger.tags=[thesis,first]'"),
+        ("logger.tags=[[a]]", "logger.tags=[['a']]: a list of texts needed"),
+        ("logger.project=a/b", "logger.project=a/b: W&B takes at most 128 letters, and none of / \\ # ? % :"),
+        ("logger.project=null", "logger.project=null: a text needed"),
+        ("logger.entity=7", "logger.entity=7: a text needed"),
         ("logger.upload=[modells]", "logger.upload: 'modells' is unknown: did you mean 'models'?"),
     ],
 )
@@ -177,6 +182,17 @@ def test_a_wrong_value_is_named(word: str, told: str, capsys: pytest.CaptureFixt
 
     assert main(["plan", "logger=wandb", word]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_wrong_wandb_mode_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pdm_lightning.cli import main
+
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    assert main(["plan", "logger=wandb", "logger.tags=[thesis,2026]"]) == 2
+    assert "WANDB_MODE=ofline is unknown to W&B: unset it, or use one of online, " in capsys.readouterr().err
+    assert main(["plan", "logger=csv"]) == 0
 
 
 def test_importing_costs_nothing() -> None:
