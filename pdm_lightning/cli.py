@@ -24,7 +24,7 @@ Usage
   pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml store ls|show|verify|gc what the store holds; check its files; delete what no study needs (pdml store gc --help)
   pdml completion SHELL        print the completion script for bash, zsh or fish
-  pdml run --help              all options, with the choices of each group
+  pdml run --help              all options, with the choices of each group; pdml tune --help: of a search
   pdml --version
 
 Examples
@@ -39,7 +39,8 @@ Examples
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell
 
-Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures.
+Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures;
+those of a search to outputs/tune/<name>/.
 A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
@@ -91,6 +92,11 @@ def _without_collector(wanted: bool) -> Iterator[None]:
 def _dispatch(words: list[str]) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
     if command == "tune" and "--version" not in rest:
+        if {"-h", "--help"} & set(rest):
+            from pdm_lightning.study.tune_usage import usage
+
+            print(usage(), end="")
+            return 0
         sys.path.append(os.getcwd())  # as below
         from pdm_lightning.study.tune import tune
 

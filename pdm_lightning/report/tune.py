@@ -99,7 +99,6 @@ def _plain(trial: Trial) -> dict[str, Any]:
 
 
 def _head(result: TuneResult, figures: list[Figure]) -> StudyResult:
-    failed = [trial for trial in result.trials if trial.state == "failed"]
     return StudyResult(
         name=result.name,
         title=result.title,
@@ -107,7 +106,7 @@ def _head(result: TuneResult, figures: list[Figure]) -> StudyResult:
         figures=figures,
         tables=[],
         notes=result.notes,
-        failures=[Failure(f"trial {trial.number}", trial.reason) for trial in failed],
+        failures=[Failure(f"trial {trial.number}", trial.reason) for trial in result.failed],
         settings=result.settings,
         command=result.command,
         version=result.version,

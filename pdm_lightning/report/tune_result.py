@@ -31,7 +31,7 @@ class Trial:
         By metric.
     seconds : float
     built : int
-        Artifacts that were made for it: 0 where the store had all.
+        Artifacts that were made for it: 0 where the store had all, or a training was ended.
     repeats : int or None
         An earlier trial of the same point.
     trainings : tuple of str
@@ -105,6 +105,11 @@ class TuneResult:
         complete = [trial for trial in self.trials if trial.state == "complete"]
         sign = -1 if self.direction == "maximize" else 1
         return sorted(complete, key=lambda trial: (sign * trial.values[self.objective].mean, trial.number))
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials that ended as nobody expects."""
+        return [trial for trial in self.trials if trial.state == "failed"]
 
     @property
     def best(self) -> Trial | None:

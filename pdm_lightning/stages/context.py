@@ -38,8 +38,8 @@ class Context:
     Attributes
     ----------
     watch : callable or None
-        Gets the node and the log's rows after each segment, but the last, of a training on one device; what it raises
-        ends the training, whose checkpoint stays.
+        Gets the node and the log's rows after each segment, but the last, of a training; what it raises ends the
+        training, whose checkpoint stays.
     """
 
     def __init__(self, store: Store, *, progress: bool = True) -> None:

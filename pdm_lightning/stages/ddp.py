@@ -47,6 +47,8 @@ class Job:
         Devices by rank.
     threads
         CPU threads of each process.
+    watched
+        Whether the rows of the log are said after each segment.
     """
 
     spec: dict[str, Any]
@@ -57,6 +59,7 @@ class Job:
     teacher: tuple[str, str] | None
     places: tuple[str, ...]
     threads: int
+    watched: bool
 
 
 def train_together(
@@ -77,7 +80,7 @@ def train_together(
     ValueError
         Where there are too few devices, or they cannot share a batch evenly.
     Exception
-        The first error of a process; the others are ended.
+        The first error of a process, or what ``context.watch`` raises; the others are ended.
     pdm_lightning.crew.WorkerFailed
         Where a process was killed.
     """
@@ -95,6 +98,7 @@ def train_together(
         teacher=None if teacher is None else (teacher.kind, teacher.key),
         places=tuple(map(str, places)),
         threads=share_of_threads(places[0], count),
+        watched=context.watch is not None,
     )
     if context.progress:
         print(f"{what(teacher)} {_told(job, begun.batch_size)}", file=sys.stderr, flush=True)
@@ -105,8 +109,10 @@ def train_together(
         told = iter(crew)
         next(told)  # they have met: from now on the progress is measured
         with Progress(begun.steps, what(teacher), enabled=context.progress, done=begun.done) as progress:
-            for steps, shown in told:
+            for steps, shown, rows in told:
                 progress.update(steps, **shown)
+                if rows and context.watch is not None:
+                    context.watch(node, rows)
 
 
 def _told(job: Job, batch: int) -> str:
@@ -137,9 +143,10 @@ def _work(say: Say, job: Job, rank: int, port: int) -> None:
 
     def show(steps: int, **shown: Any) -> None:
         if rank == 0:
-            say((steps, shown))
+            say((steps, shown, ()))
 
     show(0)
+    watch = (lambda rows: say((0, {}, rows))) if job.watched else None
     log: AbstractContextManager[list[Any]] = nullcontext([]) if rank else tracking(**job.logged)
     with log as loggers:
-        proceed(data, begun, places, replica, loggers, show, teacher)
+        proceed(data, begun, places, replica, loggers, show, teacher, watch)

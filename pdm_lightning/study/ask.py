@@ -12,14 +12,16 @@ from io import StringIO
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
-from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, split_words, without_parts
+from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, parse, split_words, without_parts
 
 
 class Asked(list[Cell]):
@@ -63,6 +65,7 @@ def ask(command: str, words: list[str]) -> Asked:
     check_words(overrides, loader)
     cells = Asked()
     unresolved: list[OmegaConfBaseException] = []
+    refused: list[str] = []
 
     def task(config: Any) -> None:
         try:
@@ -70,6 +73,7 @@ def ask(command: str, words: list[str]) -> Asked:
             cells.append(config if isinstance(config, Cell) else resolve(config, _typed_words()))
             if not cells.launcher:
                 cells.launcher = _launcher()
+                refused.append(_unsearched(overrides, loader))
         except OmegaConfBaseException as error:  # Hydra would print lines of its own before raising it again
             unresolved.append(error)
 
@@ -85,6 +89,8 @@ def ask(command: str, words: list[str]) -> Asked:
         raise ValueError(mend(error, overrides, loader)) from error
     if unresolved:
         raise unresolved[0]
+    if any(refused):
+        raise ValueError(refused[0])
     return cells
 
 
@@ -92,6 +98,20 @@ def _launcher() -> dict[str, Any]:
     node = OmegaConf.to_container(HydraConfig.get().launcher, resolve=True, throw_on_missing=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
+
+
+def _unsearched(words: list[str], loader: ConfigLoader) -> str:
+    """Say which axes of an experiment a single cell would leave out without a word."""
+    asked = HydraConfig.get()
+    typed = {parse(word, loader).get_key_element().lstrip("+~") for word in words}
+    left = [str(key) for key in asked.sweeper.get("params") or () if str(key).lstrip("+~") not in typed]
+    if asked.mode is not RunMode.RUN or not left:
+        return ""
+    experiment = f"experiment={asked.runtime.choices.get('experiment')}"
+    return (
+        f"{experiment} lists values of {', '.join(left)}, and one cell takes one: pdml tune {experiment} searches; "
+        "or type a value"
+    )
 
 
 def _typed_words() -> list[str]:

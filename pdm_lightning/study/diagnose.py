@@ -135,7 +135,8 @@ def _unknown_key(key: str, words: list[str], loader: ConfigLoader) -> str:
         return f"{what}: {_lacking(key, words, loader)}"
     # who writes `eps`, or `budget.steps`, means the one thing of that name
     within = f"{parent}." if parent in known else ""
-    likely = [name for name in known if name.startswith(within) and name.rpartition(".")[2] == last][:3]
+    named_so = [name for name in known if name.startswith(within) and name.rpartition(".")[2] == last]
+    likely = difflib.get_close_matches(key, named_so, n=3, cutoff=0)
     if parent in known and not likely:
         return f"{what}{_inside(parent, last, at(config, parent))}"
     if likely:

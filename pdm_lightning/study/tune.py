@@ -23,8 +23,8 @@ from pdm_lightning.study import tune_question
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.tune_history import Trials
 from pdm_lightning.study.tune_question import Question
-from pdm_lightning.study.tune_report import collect
-from pdm_lightning.study.tune_trial import Evaluation, check, evaluate
+from pdm_lightning.study.tune_report import again, collect
+from pdm_lightning.study.tune_trial import MEASURED, Evaluation, check, evaluate
 from pdm_lightning.study.words import config_loader, split_words
 
 POLL = 1.0
@@ -54,7 +54,7 @@ def tune(words: list[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     flags, overrides = split_words(words)
     loader = config_loader(flags.config_dir)
-    if flags.help or flags.hydra_help or flags.cfg or flags.info:
+    if flags.hydra_help or flags.cfg or flags.info:
         fixed = tune_question.fixed_words(overrides, loader)
         ask("tune", [word for word in words if word not in overrides or word in fixed])
         return 0
@@ -67,7 +67,7 @@ def tune(words: list[str]) -> int:
     with quiet("pdm_lightning.store"):  # what is stale is counted in the report
         run(question, trials, context)
         result = collect(question, trials, shlex.join(["pdml", "tune", *words]), __version__)
-    return _report(result, output / "report" / name)
+    return _report(result, trials.folder)
 
 
 def run(question: Question, trials: Trials, context: Context) -> None:
@@ -103,7 +103,8 @@ def _line(question: Question, trials: Trials, number: int, evaluation: Evaluatio
     best = _best(question, told)
     at_best = "" if best is None else f" (best {formats.metric_value(objective, best[1])}, trial {best[0]})"
     words = " ".join(f"{key}={text}" for key, text in chosen.items())
-    cached = "" if evaluation.built else ", from the store"
+    # of a training that was ended nothing is built, but something was computed
+    cached = ", from the store" if not evaluation.built and evaluation.state in MEASURED else ""
     return f"[{number + 1}/{question.trials}] {what}{at_best}  {words}  {formats.seconds(evaluation.seconds)}{cached}"
 
 
@@ -129,7 +130,9 @@ def _report(result: TuneResult, folder: Path) -> int:
         console.print("Best on validation images (optimistic: the best of them all); on test images:")
         console.print(f"  {best.command}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
-    return int(best is None or any(trial.state == "failed" for trial in result.trials))
+    if result.failed:
+        _say(f"pdml: {again(result.failed)}")
+    return int(best is None or bool(result.failed))
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 Whoever holds a trial's lease works on it. A trial whose holder has died is taken over where it stood, with the same
 values, and not begun anew under another number: a search that was killed ends with the history of an undisturbed one.
+One that failed stays open to Optuna, which never changes a finished trial, and is tried again by the next call.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from pdm_lightning.study.tune_space import Parameter, size
 from pdm_lightning.study.tune_trial import Evaluation, History, as_json, from_json
 
 JOURNAL = "journal.log"
-_RECORD = "record"
-_TOLD = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+_RECORD, _FAILURES = "record", "failures"
 
 
 class Seeded(BaseSampler):
@@ -99,7 +99,7 @@ class Trials:
     Parameters
     ----------
     folder : Path
-        Holds the journal, and the leases of running trials; it is made where it is missing.
+        Holds the journal, and the leases of running trials, beside the report; it is made where it is missing.
     question : Question
 
     Raises
@@ -125,6 +125,8 @@ class Trials:
             ) from error
         self.leases = folder / "leases" / question.key
         self.distributions = {p.key: p.distribution() for p in question.space}
+        # how often each had failed before this call: one that fails meanwhile, in any process, is left to the next
+        self._failures = {t.number: _failures(t) for t in self._begun() if _has_failed(t)}
 
     def _open(self, path: Path) -> Study:
         settings = self.question.settings
@@ -144,7 +146,8 @@ class Trials:
 
     @contextmanager
     def claim(self) -> Iterator[Trial | None]:
-        """Hold a trial that needs work: one whose process has died or, while fewer than asked for are there, a new one.
+        """Hold a trial that needs work: one whose process has died, one that an earlier call left as failed or, while
+        fewer than asked for are there, a new one.
 
         Yields
         ------
@@ -154,17 +157,29 @@ class Trials:
         with ExitStack() as held:
             # one process asks at a time: what is drawn follows from what is there
             with lease.hold(self.leases / "ask.json", "the next trial"):
-                trial = self._orphan(held) or self._new(held)
+                trial = self._again(held) or self._new(held)
             yield trial
 
-    def _orphan(self, held: ExitStack) -> Trial | None:
-        for frozen in self.running():
-            if self._take(frozen.number, held):
-                trial = Trial(self.study, frozen._trial_id)
-                for parameter in self.question.space:
-                    _suggest(trial, parameter)  # values that it has already stay
-                return trial
+    def _again(self, held: ExitStack) -> Trial | None:
+        """A trial that was begun, with the values that it has."""
+        for number in [t.number for t in self._begun() if self._is_left(t)]:
+            with ExitStack() as taken:
+                # whoever had it may have told of it since it was seen
+                if not self._take(number, taken) or not self._is_left(self._trial(number)):
+                    continue
+                held.enter_context(taken.pop_all())
+            trial = Trial(self.study, self._trial(number)._trial_id)
+            trial.set_user_attr(_RECORD, None)
+            for parameter in self.question.space:
+                _suggest(trial, parameter)  # values that it has already stay
+            return trial
         return None
+
+    def _is_left(self, trial: FrozenTrial) -> bool:
+        """Whether this call may take it up, should nobody hold it."""
+        if _has_failed(trial):
+            return _failures(trial) == self._failures.get(trial.number)
+        return trial.state is TrialState.RUNNING
 
     def _new(self, held: ExitStack) -> Trial | None:
         if len(self.study.get_trials(deepcopy=False)) >= self.question.trials:
@@ -180,9 +195,15 @@ class Trials:
         taken = held.enter_context(lease.hold(path, f"trial {number}", ready=lambda: lease.is_held(path)))
         return taken is not None
 
+    def _trial(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _begun(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
     def running(self) -> list[FrozenTrial]:
         """Trials that were begun and not told of."""
-        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in self._begun() if not _has_failed(trial)]
 
     def chosen(self, trial: Trial | FrozenTrial) -> dict[str, str]:
         """The point of a trial, as it is typed."""
@@ -192,7 +213,7 @@ class Trials:
         """Report a training's validation accuracies; why it need not go on, where it lags behind the others."""
         if self.question.settings.pruning == "none":
             return ""
-        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        known = self._trial(trial.number).intermediate_values
         for row in (row for row in history if "val/accuracy" in row):
             step, accuracy = int(row["step"]), row["val/accuracy"]
             if step not in known:
@@ -203,9 +224,13 @@ class Trials:
         return ""
 
     def tell(self, trial: Trial, evaluation: Evaluation) -> None:
-        """Finish a trial; what it came to stays with it."""
+        """Finish a trial, or leave it to the next call where it failed; what it came to stays with it."""
+        if evaluation.state == "failed":
+            trial.set_user_attr(_FAILURES, trial.user_attrs.get(_FAILURES, 0) + 1)
         trial.set_user_attr(_RECORD, as_json(evaluation))
-        state = _TOLD.get(evaluation.state, TrialState.PRUNED)
+        if evaluation.state == "failed":
+            return
+        state = TrialState.COMPLETE if evaluation.state == "complete" else TrialState.PRUNED
         value = evaluation.values.get(self.question.settings.objective)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -214,13 +239,13 @@ class Trials:
             )
 
     def told(self) -> list[tuple[int, dict[str, str], Evaluation]]:
-        """Number, point and outcome of each finished trial, in the order of the numbers."""
-        finished = [
+        """Number, point and outcome of each trial that is finished or failed, in the order of the numbers."""
+        told = [
             t
             for t in self.study.get_trials(deepcopy=False)
-            if t.state.is_finished() and _RECORD in t.user_attrs
+            if _has_failed(t) or (t.state.is_finished() and _RECORD in t.user_attrs)
         ]
-        return [(t.number, self.chosen(t), from_json(t.user_attrs[_RECORD])) for t in finished]
+        return [(t.number, self.chosen(t), from_json(t.user_attrs[_RECORD])) for t in told]
 
     def importances(self) -> dict[str, float]:
         """Share of the objective's variance that each parameter explains (fANOVA); empty where it cannot be told."""
@@ -234,6 +259,15 @@ class Trials:
                 self.study, evaluator=evaluator, normalize=True
             )
         return dict(found)
+
+
+def _has_failed(trial: FrozenTrial) -> bool:
+    record = trial.user_attrs.get(_RECORD)
+    return trial.state is TrialState.RUNNING and record is not None and record["state"] == "failed"
+
+
+def _failures(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(_FAILURES, 0))
 
 
 def _suggest(trial: Trial, parameter: Parameter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 
 from pdm_lightning.report import formats
 from pdm_lightning.report.tune import Number, Searched, Trial, TuneResult
@@ -91,6 +92,12 @@ def run_command(question: Question, chosen: dict[str, str]) -> str:
     return shlex.join(["pdml", "run", *words, *([f"seed={first}"] if first else [])])
 
 
+def again(failed: Sequence[Trial]) -> str:
+    """What becomes of trials that failed."""
+    what, whom = ("trial", "it") if len(failed) == 1 else ("trials", "them")
+    return f"{len(failed)} {what} failed: the same command tries {whom} again"
+
+
 def _notes(question: Question, result: TuneResult, running: int, stale: int) -> list[str]:
     settings, best, label = question.settings, result.best, formats.metric_label(result.objective)
     notes = []
@@ -116,6 +123,8 @@ def _notes(question: Question, result: TuneResult, running: int, stale: int) -> 
     missing = question.trials - len(result.trials)
     if missing > 0:
         notes.append(f"{missing} of {question.trials} trials are still to come ({running} running).")
+    if result.failed:
+        notes.append(f"{again(result.failed)}.")
     if stale:
         notes.append(
             f"Stale: {stale} trials rest on artifacts of another version of the code; name=... with "

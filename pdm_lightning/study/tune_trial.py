@@ -22,6 +22,8 @@ from pdm_lightning.threat import needs
 
 #: How a trial may end. Only a complete one has a value; ``failed`` is the one that nobody expects.
 STATES = ("complete", "pruned", "diverged", "collapsed", "n/a", "failed")
+#: Those whose trainings went to their ends.
+MEASURED = ("complete", "collapsed", "n/a")
 History = Sequence[Mapping[str, float]]
 #: Looks at a training's rows so far; the text says why it need not go on, and is empty where it does.
 Watch = Callable[[History], str]

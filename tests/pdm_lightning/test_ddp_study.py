@@ -171,6 +171,40 @@ def test_killed_parents_and_workers_cost_a_segment_and_no_more(parts: Any, tmp_p
     assert len(list((tmp_path / "logs").rglob("events.out.tfevents.*"))) == 4
 
 
+def test_a_watcher_ends_the_processes_and_the_checkpoint_stays(parts: Any, tmp_path: Path) -> None:
+    """It sees what it sees of a training on one device."""
+
+    class Enough(BaseException): ...
+
+    (tmp_path / "order").write_text("1 8 sleep")  # the processes would be done before they are ended
+    seen: dict[int, list[list[Any]]] = {1: [], 2: []}
+    for devices, rows_of_each in seen.items():
+        folder = tmp_path / str(devices)
+        node, context = fragile(parts, tmp_path, devices), Context(Store(folder / "store"), progress=False)
+
+        def watch(which: Node, rows: Any, node: Node = node, found: list[list[Any]] = rows_of_each) -> None:
+            assert which is node
+            found.append([(row["step"], row.get("val/accuracy")) for row in rows])
+            if len(found) == 2:
+                raise Enough
+
+        context.watch = watch
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(Enough):
+            training.build(node, folder, context)
+        assert saved_step(folder) == 6
+        assert not (folder / "train.json").exists()
+    assert all(process_start(pid) is None for pid in pids(tmp_path))
+    one, two = seen.values()
+    assert [rows[-1][0] for rows in one] == [3, 6]
+    for mine, theirs in zip(one, two, strict=True):
+        assert [step for step, _ in mine] == [step for step, _ in theirs]
+        assert [a for _, a in mine] == pytest.approx([a for _, a in theirs])
+    context.watch = None
+    training.build(node, folder, context)
+    assert (folder / "train.json").exists()
+
+
 def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,8 +214,9 @@ def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     seen: dict[int, tuple[Any, ...]] = {}
 
     def proceed(
-        data: Any, begun: Any, places: Any, replica: Any, loggers: Any, show: Any, teacher: Any
+        data: Any, begun: Any, places: Any, replica: Any, loggers: Any, show: Any, teacher: Any, watch: Any
     ) -> None:
+        assert watch is None
         seen[replica.rank] = len(loggers), teacher.state_dict(), begun.steps
 
     class Here:
@@ -235,7 +270,7 @@ def test_the_processes_get_the_gpus_that_are_held(
         def __exit__(self, *_: object) -> None: ...
 
         def __iter__(self) -> Any:
-            yield 0, {}
+            yield 0, {}, ()
 
     monkeypatch.setattr(ddp, "Crew", Deputy)
     training.build(fragile(parts, tmp_path), tmp_path, Lent(Store(tmp_path / "store"), progress=False))
@@ -278,16 +313,6 @@ def test_devices_that_cannot_share_the_batch_are_refused_before_anything_is_made
         ValueError, match=r"cannot share a batch of 50 evenly: use budget.train.batch_size=48"
     ):
         build(node, tmp_path / "four")
-
-
-def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    validate(ask("run", ["trainer=ddp", "trainer.devices=2"]))
-    with pytest.raises(
-        ValueError, match=r"trainer.devices=4: PyTorch sees 2 GPUs here.*use trainer.devices=2"
-    ):
-        validate(ask("run", ["trainer=ddp", "trainer.devices=4"]))
 
 
 def test_the_number_of_devices_names_no_artifact() -> None:

@@ -76,12 +76,24 @@ def test_what_is_told_is_what_the_store_holds(whole: Path) -> None:
 def test_again_computes_nothing_and_says_the_same(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (whole / "report" / "tiny" / "tune.json").read_bytes()
+    before = (whole / "tune" / "tiny" / "tune.json").read_bytes()
     for kind in BUILDERS:
         monkeypatch.setitem(BUILDERS, kind, refuse)
     assert search(whole) == 0
-    assert (whole / "report" / "tiny" / "tune.json").read_bytes() == before
+    assert (whole / "tune" / "tiny" / "tune.json").read_bytes() == before
     assert "Best on validation images" in capsys.readouterr().out
+
+
+def test_a_search_and_a_study_of_one_name_have_a_report_each(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["report", *TINY["TINY"], f"paths.output={whole}"])
+    page = whole / "report" / "tiny" / "index.html"
+    of_study = page.read_bytes()
+    assert search(whole) == 0
+    assert page.read_bytes() == of_study
+    assert f"Report: {whole / 'tune' / 'tiny' / 'index.html'}" in capsys.readouterr().out
+    assert not (whole / "report" / "tiny" / "tune.json").exists()
 
 
 def test_another_history_takes_its_artifacts_from_the_store(
@@ -135,7 +147,7 @@ def test_killed_and_resumed_is_undisturbed(whole: Path, tmp_path: Path) -> None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "tune" / "tiny" / "tune.json").exists()
     assert search(tmp_path) == 0
     assert history(tmp_path) == history(whole)
     assert kinds(tmp_path) == kinds(whole)  # nothing was trained twice
@@ -201,6 +213,33 @@ def test_a_trial_that_diverges_and_one_that_fails(
     assert "[1/3] diverged: rvl became nan" in capsys.readouterr().err
 
 
+def test_failed_trials_are_tried_again_by_the_next_call(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once a call, under the same numbers and with the same values, until what was wrong has passed."""
+    trouble, train, calls = tmp_path / "trouble", BUILDERS["train"], []
+
+    def while_there_is_trouble(node: Any, folder: Path, context: Any) -> Any:
+        calls.append(node.key)
+        if trouble.exists():
+            raise RuntimeError("CUDA out of memory")
+        return train(node, folder, context)
+
+    monkeypatch.setitem(BUILDERS, "train", while_there_is_trouble)
+    trouble.touch()
+    for tried in (2, 4):
+        assert search(tmp_path, "tune.trials=2") == 1
+        assert len(calls) == tried
+        assert [trial["state"] for trial in told(tmp_path)["trials"]] == ["failed", "failed"]
+        assert "2 trials failed: the same command tries them again" in capsys.readouterr().err
+    trouble.unlink()
+    assert search(tmp_path, "tune.trials=2") == 0
+    assert history(tmp_path) == history(whole)[:2]
+    assert "failed" not in capsys.readouterr().err
+    assert search(tmp_path, "tune.trials=2") == 0
+    assert len(calls) == 6
+
+
 def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
     assert (
         search(tmp_path, "tune.collapsed=prune", "tune.trials=1") == 1
@@ -210,6 +249,17 @@ def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
     assert "seed 0: the classes merged (mean cosine 0.9" in trial["reason"]
     assert told(tmp_path)["best"] is None
     assert kinds(tmp_path) == {"train": 1}
+
+
+def test_a_training_that_was_ended_did_not_come_from_the_store(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pdm_lightning.study.tune_history.Trials.watch", lambda self, trial, rows: "slow")
+    assert search(tmp_path, "tune.trials=1") == 1
+    said = capsys.readouterr().err
+    assert "[1/1] pruned: slow" in said
+    assert "from the store" not in said
+    assert kinds(tmp_path) == {}
 
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:
@@ -250,7 +300,7 @@ def test_no_trial_is_begun_when_the_time_is_over(
     assert told(tmp_path)["trials"] == []
     assert (
         "4 of 4 trials are still to come (0 running)."
-        in (tmp_path / "report" / "tiny" / "index.html").read_text()
+        in (tmp_path / "tune" / "tiny" / "index.html").read_text()
     )
     (tmp_path / "store").symlink_to(whole / "store")
     assert search(tmp_path) == 0

@@ -172,6 +172,44 @@ with trials.claim() as trial:
             tell(trials, trial)
 
 
+def test_a_failed_trial_is_left_to_the_next_call(question: Question, tmp_path: Path) -> None:
+    """Two that are begun at once share what had failed, and leave to others what fails in either of them."""
+    question = asked(question, trials=2)
+    first, drawn = Trials(tmp_path, question), []
+    for number in (0, 1):
+        with first.claim() as trial:
+            assert trial is not None
+            assert trial.number == number
+            drawn.append(first.chosen(trial))
+            first.tell(trial, Evaluation("failed", f"trouble {number}"))
+    with first.claim() as trial:
+        assert trial is None
+    assert first.running() == []
+    one, other = Trials(tmp_path, question), Trials(tmp_path, question)
+    with one.claim() as mine, other.claim() as theirs:
+        assert mine is not None
+        assert theirs is not None
+        assert (mine.number, theirs.number) == (0, 1)
+        assert [frozen.number for frozen in one.running()] == [0, 1]
+        assert one.told() == []
+        one.tell(mine, Evaluation("failed", "again"))
+        other.tell(theirs, Evaluation("failed", "again"))
+    for trials in (one, other, first):
+        with trials.claim() as trial:
+            assert trial is None
+    assert [(n, point, e.reason) for n, point, e in one.told()] == [(k, drawn[k], "again") for k in (0, 1)]
+    last = Trials(tmp_path, question)
+    with last.claim() as trial:  # interrupted
+        assert trial is not None
+    for number in (0, 1):
+        with last.claim() as trial:
+            assert trial is not None
+            assert trial.number == number
+            tell(last, trial)
+    assert points(last) == drawn
+    assert {evaluation.state for _, _, evaluation in last.told()} == {"complete"}
+
+
 def test_an_unreadable_journal(question: Question, tmp_path: Path) -> None:
     run(Trials(tmp_path, question))
     journal = tmp_path / "journal.log"

@@ -6,6 +6,7 @@ import math
 import re
 import runpy
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from pdm_lightning.cli import main
 from pdm_lightning.study import tune_question
-from pdm_lightning.study.tune_space import Parameter, corners, joined, size, split
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.tune_objectives import COLLAPSES, OBJECTIVES, PRUNINGS, SAMPLERS, Settings
+from pdm_lightning.study.tune_space import SEARCHABLE, Parameter, corners, joined, size, split
 from pdm_lightning.study.words import conf_dir, config_loader
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_search.py")))
@@ -128,6 +131,7 @@ WRONG = [
     ("defense.q=interval(0,1),0.5", "one interval(...) or range(...)"),
     ("defense.q=interval(0,2)", "defense.q=2.0: a number from 0 to 1 needed"),
     ("defense.qq=interval(0,1)", "unknown option 'defense.qq': did you mean 'defense.q'?"),
+    ("defense.term.rv.weight=0.1,0.2", "did you mean 'defense.term.rvl.weight' or"),
     ("budget.train.steps=interval(1,9)", "budget.train.steps=1.0: a whole number of at least 1 needed"),
     ("optimizer.lr=interval(-1,1)", "optimizer.lr=-1.0: a number above 0 needed"),
     ("seed=0,1,2", "tune.seeds=3 averages over seeds"),
@@ -167,6 +171,36 @@ def test_errors_in_one_line(
 def test_nothing_to_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", *TINY["TINY"], f"paths.output={tmp_path}"]) == 2
     assert "pdml tune needs something to search: write a value as" in capsys.readouterr().err
+
+
+def test_a_search_is_no_single_cell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without values of its own a cell would run with the defaults; the command that runs the best point gives them."""
+    values = ["defense.q=0.3", "defense.term.rvl.weight=0.1", "defense.term.siamese.weight=1"]
+    for command in ("run", "plan", "check", "report"):
+        assert main([command, "experiment=tune_pdm", *values[:2], f"paths.output={tmp_path}"]) == 2
+        assert capsys.readouterr().err == (
+            "pdml: experiment=tune_pdm lists values of defense.term.siamese.weight, and one cell takes one: "
+            "pdml tune experiment=tune_pdm searches; or type a value\n"
+        )
+    assert not list(tmp_path.iterdir())
+    assert len(ask("plan", ["experiment=tune_pdm", *values])) == 1
+
+
+def test_the_help_is_its_own(capsys: pytest.CaptureFixture[str], loader: ConfigLoader) -> None:
+    for words in (["--help"], ["-h"], ["experiment=tune_pdm", "--help"]):
+        assert main(["tune", *words]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("pdml tune [overrides]: ")
+    for word in ("interval(", "choice(", "range(", "tag(log, interval(", *SEARCHABLE):
+        assert word in said
+    for key in fields(Settings):
+        assert re.search(rf"(?m)^  {'record' if key.name == 'measured' else key.name}: .*# tune\.", said)
+    for choices in (SAMPLERS, PRUNINGS, COLLAPSES, OBJECTIVES):
+        assert all(choice in said for choice in choices)
+    examples = re.findall(r"(?m)^  pdml tune (.*)$", said)
+    assert len(examples) == 5
+    for words in examples:
+        assert tune_question.read(shlex.split(words), loader).space
 
 
 def test_the_configuration_is_shown_without_the_search(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def chosen(output: Path, *words: str) -> list[str]:
 
 def told(output: Path, name: str = "tiny") -> dict[str, Any]:
     """What ``tune.json`` says."""
-    content: dict[str, Any] = json.loads((output / "report" / name / "tune.json").read_text())
+    content: dict[str, Any] = json.loads((output / "tune" / name / "tune.json").read_text())
     return content
 
 
