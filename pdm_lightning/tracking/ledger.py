@@ -70,7 +70,8 @@ class Ledger:
 
     def note_rows(self, key: str, rows: Iterable[Mapping[str, float]], mode: str) -> None:
         """Keep that rows of a training's log are tracked."""
-        self._names.setdefault(self._rows(key, mode), []).extend(map(row_name, rows))
+        if names := list(map(row_name, rows)):
+            self._names.setdefault(self._rows(key, mode), []).extend(names)
 
     def settle(self) -> None:
         """Write down what was noted, once it is safe wherever it was tracked."""
