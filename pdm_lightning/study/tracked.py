@@ -21,7 +21,7 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import exhibits
 from pdm_lightning.study.cell import GROUPS
-from pdm_lightning.study.checks import choice, flag, number, words
+from pdm_lightning.study.checks import at, choice, flag, number, shown, text, words
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 from pdm_lightning.tracking import (
     MODES,
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: What of a cell's configuration says where and how it is run, not what it is.
 _PLACES = {"paths", "logger", "trainer", "report", "store", "title", "description"}
+#: How long a project's name may be at W&B, and what it may not have in it.
+_LONGEST, _FORBIDDEN = 128, "/\\#?%:"
 #: Files that a training leaves, and those that a crafting does.
 _MODEL, _SET = ("model.safetensors", "data.json", "train.json"), ("adversarial.safetensors", "craft.json")
 
@@ -78,6 +80,18 @@ def check_logger(config: dict[str, Any]) -> None:
     number(config, "logger.images", 0, MOST_IMAGES)
     flag(config, "logger.tsne")
     words(config, "logger.upload", ("models", "adversarial"))
+    tags, project = at(config, "logger.tags"), at(config, "logger.project")
+    # a number is as good as a text: a year
+    if not isinstance(tags, list) or not all(isinstance(t, str | int) and str(t).strip() for t in tags):
+        raise ValueError(
+            f"logger.tags={shown(tags)}: a list of texts needed, as 'logger.tags=[thesis,first]'"
+        )
+    text(config, "logger.project")
+    if len(project) > _LONGEST or set(project) & set(_FORBIDDEN):
+        raise ValueError(
+            f"logger.project={project}: W&B takes at most {_LONGEST} letters, and none of {' '.join(_FORBIDDEN)}"
+        )
+    text(config, "logger.entity", optional=True)
     name = config["logger"]["name"]
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise ValueError(f"logger={name}: its package is not installed: pip install {name}")

@@ -11,6 +11,7 @@ import yaml
 from pdm_lightning.errors import nearest
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.plan import make_plan
 from pdm_lightning.study.validate import validate
 from pdm_lightning.study.words import split_words
 from pdm_lightning.tracking import wandb_mode
@@ -18,9 +19,15 @@ from pdm_lightning.tracking.dashboard import default_entity, save, spec, workspa
 from pdm_lightning.tracking.sweep import grids, sweep_config
 
 USAGE = """\
-pdml wandb sweep experiment=table2 data=mnist budget=cpu    the study's cells as a sweep for W&B's agents
-pdml wandb dashboard [overrides]                            the project's dashboard: saved where somebody is logged
-                                                            in, else written as JSON
+pdml wandb sweep [overrides]        write the cells that the overrides ask for as a sweep for W&B's agents
+pdml wandb dashboard [overrides]    save the project's dashboard, where nobody is logged in as JSON
+
+Overrides and flags are those of pdml run ('pdml run --help' lists them).
+
+Examples
+  pdml wandb sweep experiment=table2 data=mnist budget=cpu
+  pdml wandb sweep -m defense=ce,pdm attack=fgsm_010,bim_010 logger.project=mine logger.entity=my-team
+  pdml wandb dashboard experiment=table2 logger.project=mine
 """
 
 
@@ -49,8 +56,11 @@ def wandb(words: list[str]) -> int:
     if words[0] not in commands:
         hint = nearest(words[0], commands) or ":"
         raise ValueError(f"pdml wandb {words[0]} is no command{hint} use {', '.join(commands)}")
+    if {"--help", "-h"} & set(words):
+        print(USAGE, end="")
+        return 0
     cells = ask(f"wandb {words[0]}", words[1:])
-    if cells:  # else Hydra printed its help or a configuration
+    if cells:  # else Hydra printed a configuration
         validate(cells)
         commands[words[0]](words[1:], cells)
     return 0
@@ -61,6 +71,7 @@ def _sweep(words: list[str], cells: list[Cell]) -> None:
         raise ValueError(
             "one cell is no sweep: name an experiment, or list values with -m, as -m defense=ce,pdm attack=fgsm,bim"
         )
+    cells = _scored(cells)
     config = cells[0].config
     found = grids(cell.overrides for cell in cells)
     folder = Path(config["paths"]["output"]) / "sweeps"
@@ -82,6 +93,29 @@ def _sweep(words: list[str], cells: list[Cell]) -> None:
     print(
         "Each 'wandb sweep' prints the command of its agents: start one a device, on as many machines as you like."
     )
+
+
+def _scored(cells: list[Cell]) -> list[Cell]:
+    """Those that an agent can run, each once: the others would have no result to tell W&B."""
+    kept: dict[str, Cell] = {}
+    refused = clean = 0
+    for entry in make_plan(cells).entries:
+        if "score" in entry.nodes:
+            kept.setdefault(entry.nodes["score"].key, entry.cell)
+        elif entry.refused:
+            refused += 1
+        else:
+            clean += 1
+    reasons = {
+        "refused by their threat model": refused,
+        "without an attack": clean,
+        "the same as another": len(cells) - len(kept) - refused - clean,
+    }
+    if told := ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count):
+        print(f"left out: {len(cells) - len(kept)} of {len(cells)} cells ({told})")
+    if not kept:
+        raise ValueError("no cell is left for a sweep: 'pdml plan' with the same words says why")
+    return list(kept.values())
 
 
 def _beside(words: list[str], grid: dict[str, list[str]]) -> list[str]:

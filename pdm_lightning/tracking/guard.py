@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 
 from pdm_lightning.tracking.ledger import Ledger
+from pdm_lightning.tracking.session import end_service
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ class Guarded(Logger):
     ----------
     inner : Logger
     ledger : Ledger
-        Gets every row, so that none is tracked again when the study has ended.
+        Gets the rows once the run is finished, so that none is tracked again when the study has ended.
     key : str
         Of the training.
     mode : str
@@ -31,6 +32,7 @@ class Guarded(Logger):
         super().__init__()
         self.inner, self.ledger, self.key, self.mode = inner, ledger, key, mode
         self.broken = False
+        self.rows: list[dict[str, float]] = []
 
     @property
     def name(self) -> str | None:
@@ -52,7 +54,7 @@ class Guarded(Logger):
 
         def write() -> None:
             self.inner.log_metrics(dict(metrics), step)
-            self.ledger.log_row(self.key, metrics, self.mode)
+            self.rows.append(dict(metrics))
 
         self._try(write)
 
@@ -73,6 +75,10 @@ class Guarded(Logger):
         finish = getattr(self.experiment, "finish", None)
         if finish is not None:
             finish(exit_code=0 if status == "success" else 1)
+            end_service()
+        if not self.broken:
+            self.ledger.note_rows(self.key, self.rows, self.mode)
+            self.ledger.settle()
 
     def _try(self, action: Callable[[], Any]) -> None:
         if self.broken:

@@ -15,14 +15,19 @@ from pdm_lightning.tracking.records import Record, Upload
 class Ledger:
     """The files of one project.
 
+    What is noted counts here at once, and for everybody when it is settled: a logger that says that it has finished may
+    still hold what it was given in memory, and lose it when it is killed.
+
     Parameters
     ----------
     folder : Path
-        Theirs; made when something is noted.
+        Theirs; made when something is settled.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._notes: dict[str, dict[str, Any]] = {}
+        self._names: dict[Path, list[str]] = {}
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any], folder: Path, group: str) -> Ledger:
@@ -51,7 +56,7 @@ class Ledger:
         """Keep that a run is tracked as it is now."""
         self._note_uploads(uploads, mode)
         note = {"digest": record.digest, "mode": mode, "groups": self.groups(record.key, group)}
-        self._write(record.key, note)
+        self._notes[record.key] = note
 
     def fresh(self, uploads: Iterable[Upload], mode: str) -> list[Upload]:
         """Those that were not uploaded with this content; several cells share an adversarial set."""
@@ -63,30 +68,40 @@ class Ledger:
             or known[upload.name].get("mode") not in (mode, "online")
         ]
 
-    def log_row(self, key: str, row: Mapping[str, float], mode: str) -> None:
-        """Keep that a row of a training's log is tracked; appended, as it happens while the training runs."""
-        path = self._rows(key, mode)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{row_name(row)}\n")
+    def note_rows(self, key: str, rows: Iterable[Mapping[str, float]], mode: str) -> None:
+        """Keep that rows of a training's log are tracked."""
+        if names := list(map(row_name, rows)):
+            self._names.setdefault(self._rows(key, mode), []).extend(names)
+
+    def settle(self) -> None:
+        """Write down what was noted, once it is safe wherever it was tracked."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path, names in self._names.items():
+            with path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{name}\n" for name in names))
+        for key, note in self._notes.items():
+            self._write(key, note)
+        self._names, self._notes = {}, {}
 
     def missing_rows(
         self, key: str, history: Iterable[dict[str, float]], mode: str
     ) -> list[dict[str, float]]:
-        """Rows of a log that no logger got while the training ran."""
+        """Rows of a log that no finished run has."""
         path = self._rows(key, mode)
         seen = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
         return [row for row in history if row_name(row) not in seen]
 
     def _note_uploads(self, uploads: Iterable[Upload], mode: str) -> None:
         for upload in uploads:
-            self._write(upload.name, {"digest": upload.digest, "mode": mode})
+            self._notes[upload.name] = {"digest": upload.digest, "mode": mode}
 
     def _rows(self, key: str, mode: str) -> Path:
         return self.folder / f"{_file(key)}.{mode}.rows"
 
     def _read(self, key: str) -> dict[str, Any]:
         """A note; nothing where there is none, or where it was cut short: then the run is tracked again."""
+        if key in self._notes:
+            return self._notes[key]
         try:
             note = json.loads((self.folder / f"{_file(key)}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -94,7 +109,6 @@ class Ledger:
         return note if isinstance(note, dict) else {}
 
     def _write(self, key: str, note: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{_file(key)}.json"
         new = path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(note, sort_keys=True) + "\n", encoding="utf-8")

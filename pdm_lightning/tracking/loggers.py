@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def tracking(
     Yields
     ------
     list of Lightning loggers
-        Empty for ``csv``, and in all processes of a training but the first one.
+        Empty for ``csv``. Of the processes of one training, only the first shall ask.
     """
     loggers = make_loggers(cfg, folder, run_id, config, group, name=name, tags=tags)
     status = "failed"
@@ -88,13 +87,17 @@ def make_loggers(
     if cfg["name"] not in makers:
         raise ValueError(f"logger={cfg['name']} is unknown: use one of {', '.join(makers)}")
     make = makers[cfg["name"]]
-    if make is None or os.environ.get("RANK", "0") != "0":
+    if make is None:
         return []
     _need(cfg["name"])
     if cfg["name"] == "wandb":
         wandb_mode(cfg.get("mode", "auto"))  # what was asked for is checked; what W&B makes of it is not
+    from pytorch_lightning.utilities import rank_zero_only
+
     from pdm_lightning.tracking.guard import Guarded
 
+    # whoever gets here is the one that logs, whatever Lightning has found in the environment
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # set by Lightning in the same way
     try:
         logger, mode = make(cfg, Path(folder), run_id, dict(config), group, name, tags)
     except Exception as error:

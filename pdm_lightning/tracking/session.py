@@ -11,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pdm_lightning.tracking.login import wandb_mode
+from pdm_lightning.tracking.reach import current_mode, lost
 
 log = logging.getLogger(__name__)
 
 #: W&B refuses longer ones.
 _TAG, _NAME = 64, 128
+#: Seconds to wait for W&B before a run goes on offline; WANDB_INIT_TIMEOUT counts where it is set.
+_WAIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,6 @@ def _parameters(path: Path) -> dict[str, Any]:
             key: held["value"] for key, held in found.items() if isinstance(held, dict) and "value" in held
         }
     return {}
-
-
-@dataclass
-class _State:
-    """What this process has learned of W&B."""
-
-    unreachable: bool = False
-
-
-_state = _State()
-
-
-def current_mode(mode: str) -> str:
-    """Like `wandb_mode`, but offline once W&B could not be reached: waiting again for every run would take hours."""
-    asked = wandb_mode(mode)
-    return "offline" if _state.unreachable and asked == "online" else asked
 
 
 def start(
@@ -126,6 +112,8 @@ def start(
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         os.environ.setdefault(variable, str((folder / "wandb" / "cache").resolve()))
     settings = wandb.Settings(console="off", silent=True, x_disable_stats=not live)
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings.init_timeout = _WAIT
     if agent is not None:
         settings.sweep_id = agent.sweep
         # W&B goes on with the sweep by what its runs say that they were asked for
@@ -144,19 +132,39 @@ def start(
         "dir": str(folder),
         "settings": settings,
     }
-    return _reached(wandb, current_mode(cfg.get("mode", "auto")), arguments)
+    return _reached(wandb, current_mode(cfg.get("mode", "auto"), folder), folder, arguments)
 
 
-def _reached(wandb: Any, mode: str, arguments: dict[str, Any]) -> Any:
+def _reached(wandb: Any, mode: str, folder: Path, arguments: dict[str, Any]) -> Any:
     """Start the run online, or, where that fails, offline: a study does not wait for W&B."""
     try:
         return wandb.init(mode=mode, **arguments)
     except wandb.Error as error:
         if mode == "offline":
             raise
-        _state.unreachable = True
+        # a wrong key, which is an error of its own, is told at once and soon mended
+        lost(folder, keep=type(error) is wandb.CommError)
         log.warning("W&B cannot be reached (%s): going on offline", _first_line(error))
-        return wandb.init(mode="offline", **arguments)
+        mode = "offline"
+    except Exception as error:
+        log.debug("W&B is started again (%s)", _first_line(error))
+    # its service may have been killed, or hold the run's id from the first attempt: another one is started
+    with suppress(Exception):  # there may be nothing left to end
+        end_service()
+    return wandb.init(mode=mode, **arguments)
+
+
+def end_service() -> None:
+    """End W&B's own process; when it has ended, all that finished runs were given is in their files, or uploaded.
+
+    Raises
+    ------
+    Exception
+        Where it was killed before.
+    """
+    import wandb
+
+    wandb.teardown()
 
 
 def run_tags(cfg: Mapping[str, Any], tags: Iterable[str]) -> list[str]:

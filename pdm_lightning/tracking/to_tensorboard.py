@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,22 @@ class TensorBoardSink:
         place = self.folder / self.group / record.key
         if record.job != "train" and place.exists():
             shutil.rmtree(place)
+        rows = self.ledger.missing_rows(record.key, content.history, self.mode)
         with SummaryWriter(str(place)) as writer:
-            self._fill(writer, record, content)
+            self._fill(writer, record, content, rows)
+        self.ledger.note_rows(record.key, rows, self.mode)
+
+    def settle(self) -> None:
+        """Each run's files were closed."""
 
     def told(self, runs: int) -> str:
         """How many, and how they are looked at."""
         return f"TensorBoard: {runs} runs; to look at them: tensorboard --logdir {self.folder}"
 
-    def _fill(self, writer: Any, record: Record, content: Content) -> None:
-        for row in self.ledger.missing_rows(record.key, content.history, self.mode):
+    def _fill(self, writer: Any, record: Record, content: Content, rows: Iterable[dict[str, float]]) -> None:
+        for row in rows:
             for name, value in row.items():
                 writer.add_scalar(name, value, int(row["step"]))
-            self.ledger.log_row(record.key, row, self.mode)
         self._numbers(writer, record)
         for curve in content.roc:
             # TensorBoard's x axis is whole: a step is a false-positive rate of 1/1000

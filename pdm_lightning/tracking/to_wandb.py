@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pdm_lightning.tracking.ledger import Ledger
+from pdm_lightning.tracking.reach import current_mode
 from pdm_lightning.tracking.records import Content, Curve, Example, Record, Table, example_table, numbers
-from pdm_lightning.tracking.session import axis_tags, current_mode, start, sweep_agent
+from pdm_lightning.tracking.session import axis_tags, end_service, start, sweep_agent
 
 STEP = "trainer/global_step"
 #: W&B's type of artifact for each kind of upload.
@@ -38,7 +39,7 @@ class WandbSink:
     @property
     def mode(self) -> str:
         """As it is now: offline, once W&B could not be reached."""
-        return current_mode(self.cfg.get("mode", "auto"))
+        return current_mode(self.cfg.get("mode", "auto"), self.folder)
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -66,12 +67,14 @@ class WandbSink:
             tags=axis_tags(record.axes),
             agent=agent,
         )
-        code = 1
+        code, mode = 1, run.settings.mode
+        rows = self.ledger.missing_rows(record.key, content.history, mode)
         try:
-            self._fill(run, record, content)
+            self._fill(run, record, content, rows)
             code = int(bool(record.error))
         finally:
             run.finish(exit_code=code)
+        self.ledger.note_rows(record.key, rows, mode)
 
     def config(self, record: Record) -> dict[str, Any]:
         """Axes by name, the settings behind them, and which studies have asked for the run."""
@@ -81,21 +84,25 @@ class WandbSink:
             config["attack_and_defense"] = f"{record.axes['attack']} / {record.axes['defense']}"
         return config | {"studies": self.ledger.groups(record.key, self.group)}
 
+    def settle(self) -> None:
+        """Wait for W&B's own process, which writes the last of a file after its run has finished."""
+        end_service()
+
     def told(self, runs: int) -> str:
         """How many, and, offline, how they are uploaded."""
         what = f"W&B: {runs} runs tracked, {self.mode}"
         place = self.folder / "wandb" / "offline-run-*"
         return f"{what}; to upload them: wandb sync {place}" if self.mode == "offline" else what
 
-    def _fill(self, run: Any, record: Record, content: Content) -> None:
+    @staticmethod
+    def _fill(run: Any, record: Record, content: Content, rows: Iterable[dict[str, float]]) -> None:
         import wandb
 
         run.define_metric(STEP)
         for split in ("train", "val"):
             run.define_metric(f"{split}/*", step_metric=STEP)
-        for row in self.ledger.missing_rows(record.key, content.history, run.settings.mode):
+        for row in rows:
             run.log({**row, STEP: int(row["step"])})
-            self.ledger.log_row(record.key, row, run.settings.mode)
         media = dict(media_of(content))
         if media:
             run.log(media)

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 #: After so many failures without a success between them, the others would fail as well.
 PATIENCE = 3
+#: So many runs may have to be tracked again after a kill; to be sure of what was written takes W&B half a second.
+BATCH = 25
 
 
 class Sink(Protocol):
@@ -32,6 +34,9 @@ class Sink(Protocol):
 
     def write(self, record: Record, content: Content) -> None:
         """Write one run and close it."""
+
+    def settle(self) -> None:
+        """Return when everything that was written is safe from a kill."""
 
     def told(self, runs: int) -> str:
         """One line for whoever waits: what was written, and where it is."""
@@ -74,6 +79,12 @@ def track(records: Iterable[Record], cfg: Mapping[str, Any], folder: Path, group
                 break
         else:
             written, streak = written + 1, 0
+            if written % BATCH == 0:
+                sink.settle()
+                ledger.settle()
+    if written % BATCH:
+        sink.settle()
+        ledger.settle()
     if failed:
         stopped = ", and then no more were tried" if streak >= PATIENCE else ""
         first = " ".join(failed[0].split())

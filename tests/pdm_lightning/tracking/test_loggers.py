@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,54 +11,16 @@ import pytest
 import yaml
 
 from pdm_lightning import tracking
-from pdm_lightning.tracking import logged_in, loggers, make_loggers, session, wandb_mode
+from pdm_lightning.tracking import logged_in, loggers, make_loggers, wandb_mode
+from tests.pdm_lightning.tracking.two_runs import CONF, ROOT, config, log_two_runs
+from tests.pdm_lightning.tracking.wandb_files import runs
 
-ROOT = Path(__file__).resolve().parents[3]
-CONF = ROOT / "conf" / "logger"
 RUN = "0123456789abcdef"
 
 
-def config(name: str) -> dict:
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
-
-
-# two runs in one process, the second of which fails: both have to be closed, each in its own folder
-WANDB = """
-import sys
-from pathlib import Path
-import wandb, yaml
-from pdm_lightning.tracking import tracking
-cfg = yaml.safe_load(open(sys.argv[1]))
-for run_id, fails in (("a" * 16, False), ("b" * 16, True)):
-    try:
-        with tracking(cfg, Path(sys.argv[2]), run_id, {"model": {"depth": 8}}, "study") as (logger,):
-            assert (wandb.run.id, wandb.run.group, wandb.run.resumed) == (run_id, "study", False)
-            assert wandb.run.settings.mode == "offline" and wandb.run.config["model"] == {"depth": 8}
-            logger.log_metrics({"step": 1, "train/loss": 1.5}, step=1)
-            if fails:
-                raise KeyError
-    except KeyError:
-        assert fails
-    assert wandb.run is None
-"""
-
-
-def test_wandb_offline_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody = tmp_path / "home"
-    nobody.mkdir()
-    monkeypatch.setenv("HOME", str(nobody))
-    folder = tmp_path / "logs"
-    # a terminal's input that never answers would hang here if anything were asked
-    done = subprocess.run(
-        [sys.executable, "-c", WANDB, str(CONF / "wandb.yaml"), str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "mpl")},
-        stdin=subprocess.PIPE,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_wandb_offline_for_real(tmp_path: Path) -> None:
+    nobody, folder = tmp_path / "home", tmp_path / "logs"
+    done = log_two_runs(folder, nobody)
     assert done.returncode == 0, done.stderr
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert {path.name for path in files} == {f"run-{'a' * 16}.wandb", f"run-{'b' * 16}.wandb"}
@@ -77,8 +38,16 @@ def test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "dryrun")
     assert wandb_mode("auto") == "offline"
     assert wandb_mode("online") == "online"
+    monkeypatch.setenv("WANDB_MODE", "run")
+    assert wandb_mode("auto") == "online"
     with pytest.raises(ValueError, match=r"logger\.mode=on is unknown"):
         wandb_mode("on")
+    for wrong in ("Online", ""):  # neither does W&B start with it, whatever mode it is given
+        monkeypatch.setenv("WANDB_MODE", wrong)
+        with pytest.raises(
+            ValueError, match=f"WANDB_MODE={wrong} is unknown to W&B: unset it, or use one of"
+        ):
+            wandb_mode("offline")
 
 
 def test_a_netrc_counts_for_its_host_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -104,32 +73,6 @@ def test_a_netrc_counts_for_its_host_alone(monkeypatch: pytest.MonkeyPatch, tmp_
     assert not logged_in()
 
 
-@pytest.mark.parametrize("mode", ["auto", "online"])
-def test_unreachable_goes_on_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str
-) -> None:
-    import wandb
-
-    modes: list[str] = []
-
-    def init(**arguments: object) -> str:
-        modes.append(str(arguments["mode"]))
-        if arguments["mode"] == "online":
-            raise wandb.errors.CommError("no route\nmore")
-        return "a run"
-
-    monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(session, "_state", session._State())
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    cfg = config("wandb") | {"mode": mode}
-    assert session.start(cfg, tmp_path, RUN, config={}) == "a run"
-    assert modes == ["online", "offline"] and "(no route): going on offline" in caplog.text
-    caplog.clear()
-    # the next of a thousand runs does not wait again
-    assert session.start(cfg, tmp_path, RUN, config={}) == "a run"
-    assert modes[2:] == ["offline"] and not caplog.text
-
-
 def test_trouble_does_not_stop_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,6 +93,7 @@ def test_a_logger_that_breaks_is_left_alone(tmp_path: Path, caplog: pytest.LogCa
 
     class Broken:
         calls = 0
+        experiment = None
 
         def log_metrics(self, metrics: dict, step: int) -> None:
             self.calls += 1
@@ -159,14 +103,21 @@ def test_a_logger_that_breaks_is_left_alone(tmp_path: Path, caplog: pytest.LogCa
     logger = Guarded(broken, ledger, RUN, "offline")  # type: ignore[arg-type]
     for step in (1, 2):
         logger.log_metrics({"step": step, "train/loss": 1.0}, step)
+    logger.finish("success")
     assert broken.calls == 1 and caplog.text.count("no space") == 1
     # what it did not get is still to be tracked
     assert len(ledger.missing_rows(RUN, [{"step": 1}, {"step": 2}], "offline")) == 2
 
 
-def test_only_the_first_process_of_a_training_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_logs_is_not_asked_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
     monkeypatch.setenv("RANK", "1")
-    assert make_loggers(config("wandb"), tmp_path, RUN, {}) == []
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning has it from there
+    with tracking.tracking(config("wandb"), tmp_path / "logs", RUN, {}, "study") as (logger,):
+        logger.log_metrics({"step": 1, "train/loss": 1.5}, step=1)
+    (run,) = runs(tmp_path)
+    assert [row["train/loss"] for row in run.history if "step" in row] == [1.5]
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -218,6 +169,11 @@ def test_options_of_the_group_share_their_keys() -> None:
     [
         ("logger.images=17", "logger.images=17: a whole number from 0 to 16 needed"),
         ("logger.tsne=yes", "logger.tsne=yes: use true or false"),
+        ("logger.tags=thesis", "logger.tags=thesis: a list of texts needed, as 'logger.tags=[thesis,first]'"),
+        ("logger.tags=[[a]]", "logger.tags=[['a']]: a list of texts needed"),
+        ("logger.project=a/b", "logger.project=a/b: W&B takes at most 128 letters, and none of / \\ # ? % :"),
+        ("logger.project=null", "logger.project=null: a text needed"),
+        ("logger.entity=7", "logger.entity=7: a text needed"),
         ("logger.upload=[modells]", "logger.upload: 'modells' is unknown: did you mean 'models'?"),
     ],
 )
@@ -226,6 +182,17 @@ def test_a_wrong_value_is_named(word: str, told: str, capsys: pytest.CaptureFixt
 
     assert main(["plan", "logger=wandb", word]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_wrong_wandb_mode_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pdm_lightning.cli import main
+
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    assert main(["plan", "logger=wandb", "logger.tags=[thesis,2026]"]) == 2
+    assert "WANDB_MODE=ofline is unknown to W&B: unset it, or use one of online, " in capsys.readouterr().err
+    assert main(["plan", "logger=csv"]) == 0
 
 
 def test_importing_costs_nothing() -> None:

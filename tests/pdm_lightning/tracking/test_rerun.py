@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pdm_lightning.store import Store
-from pdm_lightning.tracking import session
+from pdm_lightning.tracking import reach, session
 from tests.conftest import TINY
 from tests.pdm_lightning.tracking.conftest import Tracked
 
@@ -113,7 +113,7 @@ def test_a_crash_of_wandb_spoils_nothing(
     told = [r.getMessage() for r in caplog.records if "logger=wandb" in r.getMessage()]
     assert told and all("\n" not in line and "wandb has crashed" in line for line in told[-1:])
     assert len(told) == (2 if where == "init" else 1)
-    assert session._state.unreachable is False
+    assert reach._state.unreachable is False
 
 
 def test_tensorboard_carries_the_same_numbers(tracked: Tracked) -> None:

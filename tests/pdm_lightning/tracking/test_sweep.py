@@ -134,6 +134,34 @@ def test_a_sweep_of_the_command_line(tmp_path: Path) -> None:
     assert config["parameters"]["seed"] == {"values": [0, 1]}
 
 
+def test_cells_that_no_agent_could_run_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["-m", "threat=gray_box,white_box", "data=digits", "budget=smoke"]
+    # what bim_010 needs, both threat models give: one result, two names
+    configs = written([*grid, "attack=bim_010,joint_pgd,none", "defense=ce,pdm"], tmp_path)
+    told = capsys.readouterr().out
+    given = [frozenset(cells_words(command)) for config in configs for command in agents_words(config)]
+    assert {
+        frozenset(w for w in words if w.startswith(("threat", "attack", "defense"))) for words in given
+    } == {
+        frozenset({f"threat={threat}", f"attack={attack}", f"defense={defense}"})
+        for threat, attack in (("gray_box", "bim_010"), ("white_box", "joint_pgd"))
+        for defense in ("ce", "pdm")
+    }
+    reasons = "2 refused by their threat model, 4 without an attack, 2 the same as another"
+    assert told.startswith(f"left out: 8 of 12 cells ({reasons})\n")
+    assert main(["wandb", "sweep", *grid, "attack=none", f"paths.output={tmp_path}"]) == 2
+    assert "no cell is left for a sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["sweep", "--help"], ["dashboard", "-h"]])
+def test_help_is_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wandb", *words]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("pdml wandb sweep [overrides]") and "Examples" in told and "run|plan" not in told
+
+
 def test_one_cell_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["wandb", "sweep", "defense=ce", f"paths.output={tmp_path}"]) == 2
     assert "one cell is no sweep" in capsys.readouterr().err

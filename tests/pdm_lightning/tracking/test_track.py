@@ -23,6 +23,7 @@ class Fake:
 
     def __init__(self, *failing: str, mode: str = "offline") -> None:
         self.failing, self.mode = failing, mode
+        self.settled, self.unsafe = 0, False
         self.written: list[tuple[str, list[str]]] = []
 
     def wanted(self, record: Record) -> bool:
@@ -32,6 +33,11 @@ class Fake:
         if record.title in self.failing:
             raise RuntimeError(f"no {record.title}")
         self.written.append((record.title, [upload.name for upload in content.uploads]))
+
+    def settle(self) -> None:
+        self.settled = len(self.written)
+        if self.unsafe:
+            raise ConnectionResetError("killed")
 
     def told(self, runs: int) -> str:
         return f"{runs} runs"
@@ -101,6 +107,18 @@ def test_a_damaged_note_is_no_note(go: Any, tmp_path: Path) -> None:
     for path in (tmp_path / "wandb" / "tracked" / "p").glob("*.json"):
         path.write_text('{"digest"')
     assert go(Fake(), record("a"))[0] == "1 runs"
+
+
+def test_what_is_not_safe_is_tracked_again(go: Any) -> None:
+    from pdm_lightning.tracking.track import BATCH
+
+    sink = Fake()
+    sink.unsafe = True
+    names = [f"{n:02d}" for n in range(BATCH)]
+    with pytest.raises(ConnectionResetError):
+        go(sink, *(record(name) for name in names), record("last"))
+    assert sink.settled == len(sink.written) == BATCH
+    assert go(Fake(), *(record(name) for name in names))[0] == f"{BATCH} runs"
 
 
 def test_names_of_numbers() -> None:

@@ -93,7 +93,8 @@ def read(folder: Path) -> OfflineRun:
 
 def runs(output: Path) -> list[OfflineRun]:
     """Every run below a study's output, in the order in which they were started."""
-    return [read(folder) for folder in sorted((output / "logs" / "wandb").glob("offline-run-*"))]
+    files = (output / "logs" / "wandb").glob("offline-run-*/run-*.wandb")  # none where a start failed
+    return [read(folder) for folder in sorted({path.parent for path in files})]
 
 
 def _update(target: dict[str, Any], items: Any) -> None:
