@@ -22,7 +22,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from benchmarks.machine import processor
-from pdm_lightning import manifest
+from pdm_lightning import durable
 from pdm_lightning.stages.builders import source
 from pdm_lightning.store import Store
 from pdm_lightning.study.ask import ask
@@ -54,8 +54,8 @@ def nodes(output: Path) -> Iterator[Node]:
 
 def fill(output: Path, artifacts: int) -> None:
     """Put so many artifacts into the store of an output folder."""
-    store, sync = Store(output / "store"), manifest.sync
-    manifest.sync = lambda path: None  # a store that nobody needs tomorrow
+    store, sync = Store(output / "store"), durable.sync
+    durable.sync = lambda path: None  # a store that nobody needs tomorrow
     try:
         for node in islice(nodes(output), artifacts):
 
@@ -65,7 +65,7 @@ def fill(output: Path, artifacts: int) -> None:
 
             store.get(node.kind, node.spec, node.parent_keys, build, source=source(node))
     finally:
-        manifest.sync = sync
+        durable.sync = sync
 
 
 def timed(arguments: Sequence[str]) -> tuple[float, float, int]:

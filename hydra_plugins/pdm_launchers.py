@@ -19,8 +19,12 @@ class _Plain(Launcher):
 
     shared_by = 8
     """Jobs that many short ones are put into."""
-    patience = 10.0
-    """Seconds that what a job wrote may take to be seen here."""
+    patience = 75.0
+    """Seconds that what a job wrote may take to be seen here: more than a network file system keeps what it knew."""
+    here = False
+    """Whether all jobs run on this machine, with its devices."""
+    gpus: tuple[str, float] | None = None
+    """Override that says how many GPUs a job gets, and how many these are; None where nobody knows."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the function that every job calls."""
@@ -54,6 +58,7 @@ class LocalLauncher(_Plain):
     """
 
     patience = 0.0
+    here = True
 
     def __init__(self, processes: int | None = None, threads: int | None = None) -> None:
         self.processes, self.threads = processes, threads
@@ -76,7 +81,7 @@ class LocalLauncher(_Plain):
 
 
 class SlurmLauncher(_Plain):
-    """A Slurm array for each wave, through submitit.
+    """A Slurm array for each wave (several, where it is larger than one may be), through submitit.
 
     Parameters
     ----------
@@ -92,12 +97,14 @@ class SlurmLauncher(_Plain):
     setup : list of str
         Lines of shell before Python starts.
     additional : dict
-        Further options of ``sbatch``.
+        Further options of ``sbatch``; one that is false is left out.
     """
 
     def __init__(self, **options: Any) -> None:
         self.options = _values(options)
         self.shared_by = int(self.options.pop("short_jobs"))
+        if (gpus := self.options.get("gpus_per_node")) is not None:
+            self.gpus = ("hydra.launcher.gpus_per_node", float(gpus))
 
     def run(self, task: TaskFunction, jobs: list[dict[str, Any]]) -> list[str]:
         """Submit an array and wait for it."""
@@ -122,6 +129,9 @@ class RayLauncher(_Plain):
     def __init__(self, **options: Any) -> None:
         self.options = _values(options)
         self.shared_by = int(self.options.pop("short_jobs"))
+        self.gpus = ("hydra.launcher.num_gpus", float(self.options["num_gpus"]))
+        if self.options["address"] is None:  # all on this machine
+            self.patience = 0.0
 
     def run(self, task: TaskFunction, jobs: list[dict[str, Any]]) -> list[str]:
         """Submit the tasks and wait for them."""

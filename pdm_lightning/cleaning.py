@@ -7,11 +7,11 @@ import shutil
 import uuid
 from pathlib import Path
 
-from pdm_lightning import lease
+from pdm_lightning import lease, partial
 from pdm_lightning.store import Store
 from pdm_lightning.survey import Leftover
 
-#: Seconds without a heartbeat, at least, after which a lease of another machine is removed: clocks differ.
+#: Seconds without a heartbeat, at least, after which a lease of another machine is no longer heeded: clocks differ.
 SILENT = 3600.0
 
 
@@ -50,7 +50,7 @@ def clear(store: Store, left: Leftover, silent_for: float) -> bool:
     if left.what == "trash":
         _remove(left.path)
         return True
-    name = left.path.name.removesuffix(".source")
+    name = partial.built_in(left.path.name)
     with lease.hold(store.root / ".locks" / f"{name}.json", name, ready=lambda: True) as held:
         if held is not None:
             _remove(left.path)

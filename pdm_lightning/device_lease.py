@@ -6,6 +6,7 @@ not told apart by ``CUDA_VISIBLE_DEVICES``: workers are reused, and a second stu
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -66,34 +67,67 @@ def leased(names: Sequence[str], count: int = 1, place: Path | None = None) -> I
     """
     if count > len(names):
         raise ValueError(f"{count} GPUs are asked for, and PyTorch sees {len(names)} here: ask for fewer")
-    place, reminded = place or folder(), time.monotonic() - REMIND + 5
-    while True:
-        with ExitStack() as stack:
-            held = _take(names, count, place, stack)
-            if len(held) == count:
-                yield held
-                return
-        if time.monotonic() - reminded >= REMIND:
-            log.warning("all %d GPUs are at work; waiting for %d of them", len(names), count)
-            reminded = time.monotonic()
-        time.sleep(POLL)
+    with ExitStack() as stack:
+        yield _wait(names, count, place or folder(), stack)
+
+
+def _wait(names: Sequence[str], count: int, place: Path, stack: ExitStack) -> list[int]:
+    """Lock `count` of the devices, all at once; the stack gives them back.
+
+    Those who want some of the same devices wait for their turn first: who wants many would wait for ever while others
+    take each one as it comes free.
+    """
+    queue = place / f"queue-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:16]}"
+    turn, reminded = False, time.monotonic() - REMIND + 5
+    with ExitStack() as waiting:
+        while True:
+            turn = turn or _lock(queue, waiting)
+            with ExitStack() as attempt:
+                held = _take(names, count, place, attempt) if turn else []
+                if len(held) == count:
+                    stack.push(attempt.pop_all())
+                    return held
+            if time.monotonic() - reminded >= REMIND:
+                log.warning(
+                    "all %d GPUs are at work, or waited for; waiting for %d of them", len(names), count
+                )
+                reminded = time.monotonic()
+            time.sleep(POLL)
 
 
 def _take(names: Sequence[str], count: int, place: Path, stack: ExitStack) -> list[int]:
     """Lock what is free, up to `count`; the stack gives it back."""
-    import fcntl
-
     held: list[int] = []
     for number, name in enumerate(names):
-        if len(held) == count:
-            break
-        path = place / re.sub(r"[^\w.-]", "_", name)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        stack.callback(os.close, descriptor)
-        held.append(number)
+        if len(held) < count and _lock(place / re.sub(r"[^\w.-]", "_", name), stack):
+            held.append(number)
     return held
+
+
+def _lock(path: Path, stack: ExitStack) -> bool:
+    """Lock a file unless somebody else has done so; the stack unlocks it."""
+    import fcntl
+
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    stack.callback(os.close, descriptor)
+    return True
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, which may be another user's: who locks needs no right to write."""
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
+    try:
+        os.fchmod(descriptor, 0o444)  # before it is seen: whatever the umask, all may open it
+        with suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        os.close(descriptor)
+        os.unlink(scratch)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -25,19 +25,30 @@ def pick_device(name: str = "auto") -> torch.device:
     ValueError
         Where the name is unknown, or this machine has no such device.
     """
+    index = first_gpu(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
-    match = re.fullmatch(r"auto|cuda(?::(\d+))?", str(name))
-    if match is None:
-        raise ValueError(f"trainer.device={name!r} is unknown: use auto, cpu, cuda or cuda:<number>")
     if not count:
         raise ValueError(f"trainer.device={name}: PyTorch sees no GPU here; use trainer.device=cpu")
-    index = int(match[1] or 0)
     if index >= count:
         numbers = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise ValueError(f"trainer.device={name}: this machine has {numbers}")
     return torch.device("cuda", index)
+
+
+def first_gpu(name: str) -> int:
+    """Number of the GPU that a name as of `pick_device` asks for, if it asks for one; whether it is here, or not.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown.
+    """
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", str(name))
+    if match is None:
+        raise ValueError(f"trainer.device={name!r} is unknown: use auto, cpu, cuda or cuda:<number>")
+    return int(match[1] or 0)
 
 
 def several(held: Sequence[torch.device], count: int, key: str) -> list[torch.device]:

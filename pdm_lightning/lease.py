@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 from pdm_lightning.holder import Holder, myself
 
@@ -26,6 +27,9 @@ BEAT = 5.0
 
 STALE_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine counts as dead."""
+
+PATIENCE = 3.0
+"""Seconds that the lock on leases is waited for: it is held for an instant, unless its holder was suspended in it."""
 
 _POLL = (0.02, 1.0)  # first and longest pause between two looks at a lease that somebody else holds
 _REMIND = 60.0  # seconds between two lines that say who is waited for
@@ -51,7 +55,14 @@ def _look(path: Path) -> tuple[Holder | None, float] | None:
 
 
 def is_held(path: Path, stale_after: float = STALE_AFTER) -> bool:
-    """Say at one glance, without waiting, whether a live holder has the lease at `path`."""
+    """Say at one glance, without waiting, whether a live holder has the lease at `path`.
+
+    Parameters
+    ----------
+    stale_after : float
+        Seconds without a heartbeat after which a holder elsewhere counts as dead, by this machine's clock: where clocks
+        may differ and a wrong answer does harm, it has to be more than they differ by.
+    """
     seen = _look(path)
     if seen is None:
         return False
@@ -80,14 +91,16 @@ def clear(path: Path, silent_for: float = STALE_AFTER) -> bool:
 def _guard(folder: Path) -> Iterator[None]:
     """Hold the folder's short lock, under which leases are made and removed.
 
-    The kernel frees it when its holder dies. Where the file system has no such locks, creating a lease
-    is still exclusive, and a lease that two waiters take over at the same instant is noticed by `check`.
+    The kernel frees it when its holder dies. Where the file system has no such locks, or its holder is suspended,
+    creating a lease is still exclusive, and one that two waiters take over at the same instant is noticed by `check`.
     """
     import fcntl
 
     with (folder / ".guard").open("a") as file:
+        end = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file) and time.monotonic() < end:
+                time.sleep(_POLL[0])
         try:
             yield
         finally:
@@ -95,15 +108,31 @@ def _guard(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def _locked(file: IO[str]) -> bool:
+    """Try to lock a file; OSError where the file system cannot."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Lease:
     """A lease that this process holds; made by `hold`.
 
     The heartbeat renews the file through its own descriptor: should somebody else have taken the lease
     over, theirs is a new file, which this can neither renew nor remove.
+
+    Attributes
+    ----------
+    robbed : bool
+        Whether it was taken from a holder that fell silent and may still be alive, as nobody here can tell.
     """
 
-    def __init__(self, path: Path, descriptor: int, beat: float) -> None:
-        self.path = path
+    def __init__(self, path: Path, descriptor: int, beat: float, robbed: bool = False) -> None:
+        self.path, self.robbed = path, robbed
         self._descriptor = descriptor
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, args=(beat,), name="lease", daemon=True)
@@ -114,7 +143,8 @@ class Lease:
             with contextlib.suppress(OSError):  # a hiccup of the file system: the next beat counts, too
                 os.utime(self._descriptor)
 
-    def _mine(self) -> bool:
+    def mine(self) -> bool:
+        """Whether it has neither been taken over nor removed."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
         except OSError:
@@ -122,10 +152,10 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` where the lease has been taken over or removed."""
-        if not self._mine():
+        if not self.mine():
             raise LeaseLost(
                 f"the lease {self.path} was taken over or removed while this process (pid {os.getpid()}) "
-                "worked under it; nothing was published: run the command again"
+                "worked under it"
             )
 
     def release(self) -> None:
@@ -134,7 +164,7 @@ class Lease:
         self._thread.join()
         try:
             with contextlib.suppress(OSError), _guard(self.path.parent):
-                if self._mine():
+                if self.mine():
                     self.path.unlink()
         finally:
             os.close(self._descriptor)
@@ -152,6 +182,7 @@ class _Watch:
         self.stale_after = stale_after
         self.seen: tuple[Holder | None, float] | None = None
         self.since = time.monotonic()
+        self.robbed = False  # whether a holder was taken for dead that may still be alive
 
     def dead(self, seen: tuple[Holder | None, float]) -> bool:
         if seen != self.seen:
@@ -169,6 +200,7 @@ def _try_take(path: Path, watch: _Watch, what: str) -> int | None:
         if seen is not None:
             if not watch.dead(seen):
                 return None
+            watch.robbed = seen[0] is None or not seen[0].local
             log.warning("%s: its builder has died (%s); taking over", what, _who(seen[0]))
             path.unlink(missing_ok=True)
         try:
@@ -234,7 +266,7 @@ def hold(
             reminded = time.monotonic()
         time.sleep(pause)
         pause = min(2 * pause, _POLL[1])
-    lease = Lease(path, descriptor, beat)
+    lease = Lease(path, descriptor, beat, watch.robbed)
     try:
         yield lease
     finally:

@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -15,6 +14,8 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
+
+from pdm_lightning import durable
 
 SCHEMA = 1
 """Version of the keys and the manifest; a change of it makes every artifact a new one."""
@@ -140,15 +141,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Have the operating system put a file, or a folder's list of names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version("pdm-lightning")
@@ -162,7 +154,7 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
     Parameters
     ----------
     folder : Path
-        Holds the files; links are not part of an artifact and are removed.
+        Holds the files; links and temporary files are not part of an artifact and are removed.
     kind, key : str
         The artifact.
     seconds : float
@@ -171,13 +163,14 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
         ``spec``, ``parents``, ``parent_digests``, ``source``, and ``made``: how it was made, where that is of interest.
     """
     files = {}
+    durable.sweep(folder)
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             path.unlink()
         elif path.is_dir():
-            sync(path)
+            durable.sync(path)
         else:
-            sync(path)
+            durable.sync(path)
             name = path.relative_to(folder).as_posix()
             files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     if not files:
@@ -193,11 +186,7 @@ def write(folder: Path, kind: str, key: str, *, seconds: float, **what: Any) -> 
         **what,
     }
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=dict)
-    new = folder / f"{MANIFEST}.new"
-    new.write_text(text + "\n", encoding="utf-8")
-    sync(new)
-    os.replace(new, folder / MANIFEST)
-    sync(folder)
+    durable.write_text(folder / MANIFEST, text + "\n")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdm_lightning import lease, manifest
+from pdm_lightning import durable, lease, manifest, partial
 from pdm_lightning.full_disk import StoreFull, one_line_when_full
 from pdm_lightning.manifest import MANIFEST, CorruptArtifact, artifact_key, source_hash
 from pdm_lightning.survey import Survey, standing, word
@@ -85,7 +85,7 @@ class Store:
 
     def partial_path(self, kind: str, key: str) -> Path:
         """Return the folder in which the artifact is built: an interrupted build is continued there."""
-        return self.root / ".partial" / f"{kind}-{key}"
+        return partial.folder(self.root, kind, key)
 
     def lease_path(self, kind: str, key: str) -> Path:
         """Return the file that whoever builds the artifact holds."""
@@ -122,9 +122,9 @@ class Store:
 
         Returns
         -------
-        {"cached", "running", "stale", "partial", "missing", "corrupt"}
-            Usable as it is; being built; built by other source or from other parents; begun, but not finished;
-            none of these; damaged.
+        {"cached", "running", "stale", "orphaned", "partial", "missing", "corrupt"}
+            Usable as it is; being built; built by other source; built from a parent that was built anew since;
+            begun, but not finished; none of these; damaged.
         """
         try:
             state = self._state(kind, key, source)
@@ -133,9 +133,9 @@ class Store:
         held = self.lease_path(kind, key)
         return word(state, lambda: lease.is_held(held), self.partial_path(kind, key).is_dir)
 
-    def survey(self) -> Survey:
-        """What the store holds now, for questions about many artifacts at once."""
-        return Survey(self.root)
+    def survey(self, silent_for: float = lease.STALE_AFTER) -> Survey:
+        """What the store holds now, for questions about many artifacts at once; see `Survey`."""
+        return Survey(self.root, silent_for)
 
     def get(
         self,
@@ -178,11 +178,11 @@ class Store:
             return state == "fresh" or (state == "stale" and self.on_stale == "warn")
 
         if not usable():
-            what = {"spec": spec, "parents": parents, "source": source}
+            what: dict[str, Any] = {"spec": spec, "parents": parents, "source": source}
             with one_line_when_full(self.root):
-                self._build(
-                    kind, key, what | {"parent_digests": self._parent_digests(parents)}, build, usable
-                )
+                what["parent_digests"] = self._parent_digests(parents)
+                while not self._build(kind, key, what, build, usable):
+                    log.warning("%s/%s: another process has taken over meanwhile; waiting for it", kind, key)
         if self._state(kind, key, source) != "fresh" and key not in self._told:
             self._told.add(key)
             log.warning("%s/%s was built by other source; store.on_stale=rebuild builds it anew", kind, key)
@@ -195,54 +195,57 @@ class Store:
         what: dict[str, Any],
         build: Callable[[Path], Mapping[str, Any] | None],
         usable: Callable[[], bool],
-    ) -> None:
-        """Build and publish under the lease, unless somebody else does so first."""
+    ) -> bool:
+        """Build and publish under the lease, unless somebody else does so first; False where it was lost meanwhile."""
         with lease.hold(self.lease_path(kind, key), f"{kind}/{key}", ready=usable) as held:
             if held is None or usable():
-                return
-            partial = self.partial_path(kind, key)
-            what = what | {"source": self._prepare(partial, what)}
-            if not manifest.complete(partial, key, what["source"]):
-                (partial / MANIFEST).unlink(missing_ok=True)
-                start = time.monotonic()
-                made = build(partial) or {}
-                held.check()
-                manifest.write(partial, kind, key, seconds=time.monotonic() - start, made=made, **what)
+                return True
+            try:
+                self._build_under(held, kind, key, what, build)
+            except Exception:
+                if held.mine():
+                    raise
+                log.debug("%s/%s: what ended the robbed build", kind, key, exc_info=True)
+                return False
+        return True
+
+    def _build_under(
+        self,
+        held: lease.Lease,
+        kind: str,
+        key: str,
+        what: dict[str, Any],
+        build: Callable[[Path], Mapping[str, Any] | None],
+    ) -> None:
+        """Go on with what is begun, or begin, and publish."""
+        folder = self.partial_path(kind, key)
+        if held.robbed:
+            folder = partial.take_over(folder)
+        source, parents = what["source"], what["parent_digests"]
+        owed = partial.prepare(folder, source, parents, keep_other_source=self.on_stale == "warn")
+        if not manifest.complete(folder, key, owed):
+            (folder / MANIFEST).unlink(missing_ok=True)
+            start = time.monotonic()
+            made = build(folder) or {}
             held.check()
-            self._publish(partial, self.path(kind, key))
+            seconds = time.monotonic() - start
+            manifest.write(folder, kind, key, seconds=seconds, made=made, **what | {"source": owed})
+        held.check()
+        self._publish(folder, self.path(kind, key))
 
-    def _prepare(self, partial: Path, what: dict[str, Any]) -> str:
-        """Make the folder to build in, and return the source that what it will hold is owed to.
-
-        An earlier builder's files are kept where they come from the same parents. Where other source began them and
-        `on_stale` is "warn", the result is owed to that source: it will be stale.
-        """
-        note = partial.with_name(partial.name + ".source")
-        mine = json.dumps([what["source"], what["parent_digests"]])
-        begun = note.read_text() if note.is_file() else ""
-        if partial.is_dir() and begun != mine:
-            source, parents = json.loads(begun) if begun.startswith("[") else ("", None)
-            if parents == what["parent_digests"] and self.on_stale == "warn":
-                log.warning("%s: continuing what other source began", partial.name)
-                return str(source)
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-        note.write_text(mine)
-        return str(what["source"])
-
-    def _publish(self, partial: Path, target: Path) -> None:
+    def _publish(self, folder: Path, target: Path) -> None:
         """Move a finished folder into place; one rename, so that it appears whole."""
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():  # stale, or the ruins of one: a folder cannot be renamed onto a full one
             trash = self.root / ".trash" / f"{target.name}-{uuid.uuid4().hex[:8]}"
             trash.parent.mkdir(exist_ok=True)
             os.replace(target, trash)
-            os.replace(partial, target)
+            os.replace(folder, target)
             shutil.rmtree(trash, ignore_errors=True)
         else:
-            os.replace(partial, target)
-        manifest.sync(target.parent)
-        partial.with_name(partial.name + ".source").unlink(missing_ok=True)
+            os.replace(folder, target)
+        durable.sync(target.parent)
+        partial.forget(folder)
 
     def open(self, kind: str, key: str) -> Artifact:
         """Return a stored artifact after checking its files: sizes each time, hashes once a process.

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdm_lightning import lease, manifest
+from pdm_lightning import lease, manifest, partial
 from pdm_lightning.manifest import CorruptArtifact
 
 Name = tuple[str, str]
@@ -45,10 +45,12 @@ class Survey:
     ----------
     root : Path
         The store's folder; where there is none, it holds nothing.
+    silent_for : float
+        Seconds without a heartbeat, by this machine's clock, after which a holder of another machine is dead.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, silent_for: float = lease.STALE_AFTER) -> None:
+        self.root, self.silent_for = root, silent_for
         self._manifests: dict[Name, dict[str, Any] | CorruptArtifact | None] = {}
         self._digests: dict[Name, str] = {}
 
@@ -74,20 +76,22 @@ class Survey:
     @cached_property
     def partial(self) -> frozenset[str]:
         """Names, as ``kind-key``, that somebody builds or built."""
-        return frozenset(e.name for e in _entries(self.root / ".partial") if e.is_dir())
+        return frozenset(partial.built_in(e.name) for e in _entries(self.root / partial.FOLDER) if e.is_dir())
 
     @cached_property
     def held(self) -> frozenset[str]:
         """Names, as ``kind-key``, whose lease a live process holds."""
         folder = self.root / ".locks"
         leases = (entry.name for entry in _entries(folder) if entry.name.endswith(".json"))
-        return frozenset(name.removesuffix(".json") for name in leases if lease.is_held(folder / name))
+        return frozenset(
+            name.removesuffix(".json") for name in leases if lease.is_held(folder / name, self.silent_for)
+        )
 
     def leftovers(self) -> list[Leftover]:
         """Everything in the store that is no artifact, but for the lock that leases are made under."""
         found = [
-            Leftover("partial", Path(entry.path), entry.name.removesuffix(".source") in self.held)
-            for entry in _entries(self.root / ".partial")
+            Leftover("partial", Path(entry.path), partial.built_in(entry.name) in self.held)
+            for entry in _entries(self.root / partial.FOLDER)
         ]
         found += [
             Leftover("lease", Path(entry.path), entry.name.removesuffix(".json") in self.held)
@@ -172,7 +176,7 @@ def word(state: str, held: Callable[[], bool], partial: Callable[[], bool]) -> s
     if held():
         return "running"
     if state != "missing":
-        return "stale"
+        return state
     return "partial" if partial() else "missing"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +17,11 @@ from attacks import Attack, AttackResult
 from pdm_lightning.data import to_unit
 from pdm_lightning.data.base import balanced_order
 from pdm_lightning.devices import strict_float32
-from pdm_lightning.manifest import sync
+from pdm_lightning.durable import is_whole, replacing, write_text
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages import engine, features, hands, shards
-from pdm_lightning.stages.context import Context, embed, write_json
+from pdm_lightning.stages.context import Context, embed
 from pdm_lightning.stages.halves import halves
 from pdm_lightning.store import Artifact
 
@@ -41,6 +42,18 @@ def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
     dict
         The engine, for the manifest.
     """
+    told = _finished(folder)
+    if told is None:
+        _craft(node, folder, context)
+        told = _finished(folder)
+    assert told is not None
+    shutil.rmtree(folder / "batches", ignore_errors=True)
+    for path in folder.glob("engine.json*"):
+        path.unlink()
+    return {"engine": told["engine"]}
+
+
+def _craft(node: Node, folder: Path, context: Context) -> None:
     device = context.device(node)
     chosen, counts = choose(node, context)
     if not len(chosen):
@@ -53,8 +66,7 @@ def build(node: Node, folder: Path, context: Context) -> dict[str, Any]:
             shards.run(node, folder, context, parts, chosen_engine, progress)
         elif parts:
             craft_parts(node, folder, context, device, parts, chosen_engine, progress.update)
-    finish(folder, chosen, counts, hands.attack_of(node, context))
-    return {"engine": chosen_engine.as_dict()}
+    finish(folder, chosen, counts, hands.attack_of(node, context), chosen_engine)
 
 
 def choose(node: Node, context: Context) -> tuple[Tensor, dict[str, int]]:
@@ -169,8 +181,6 @@ def _parts(folder: Path) -> list[Path]:
 def _missing(folder: Path, chosen: Tensor, size: int, progress: Progress) -> list[Tensor]:
     """Batches of the images that no finished batch of an earlier call holds."""
     (folder / "batches").mkdir(exist_ok=True)
-    for path in (folder / "batches").glob("*.part"):  # of a process that was killed while it wrote
-        path.unlink()
     done = [load_file(path)["index"] for path in _parts(folder)]
     if done:
         finished = torch.cat(done)
@@ -189,29 +199,32 @@ def _save(
     if result.target is not None:
         tensors["target"] = result.target
     tensors |= others | {"index": index, "seconds": torch.tensor([seconds])}
-    path = folder / "batches" / f"{int(index[0]):08d}.safetensors"
-    scratch = path.with_suffix(".part")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, scratch)
-    sync(scratch)
-    scratch.replace(path)
+    with replacing(folder / "batches" / f"{int(index[0]):08d}.safetensors") as new:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, new)
 
 
-def finish(folder: Path, chosen: Tensor, counts: dict[str, int], attack: Attack) -> None:
-    """Merge the batches, in the order of the set's fixed permutation, and count."""
+def finish(folder: Path, chosen: Tensor, counts: dict[str, int], attack: Attack, used: engine.Engine) -> None:
+    """Merge the batches, in the order of the set's fixed permutation, and count; last comes craft.json."""
     parts = [load_file(path) for path in _parts(folder)]
     merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     seconds = float(merged.pop("seconds").sum())
     place = {int(index): row for row, index in enumerate(merged["index"])}
     order = torch.tensor([place[int(index)] for index in chosen])
     merged = {name: tensor[order].contiguous() for name, tensor in merged.items()}
-    save_file(merged, folder / "adversarial.safetensors")
-    write_json(
-        folder / "craft.json",
-        {"attack": repr(attack), "seconds": seconds, "attacked": len(chosen), **counts},
-    )
-    shutil.rmtree(folder / "batches")
-    for path in folder.glob("engine.json*"):
-        path.unlink()
+    with replacing(folder / "adversarial.safetensors") as new:
+        save_file(merged, new)
+    told = {"attack": repr(attack), "seconds": seconds, "attacked": len(chosen), **counts}
+    told["engine"] = used.as_dict()
+    write_text(folder / "craft.json", json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What craft.json holds; None where the crafting is not finished, or its files cannot be read."""
+    try:
+        told: dict[str, Any] = json.loads((folder / "craft.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return told if "engine" in told and is_whole(folder / "adversarial.safetensors") else None
 
 
 def read(artifact: Artifact) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pdm_lightning.durable import is_whole, replacing, write_text
 from pdm_lightning.lit import TrainingDiverged
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.collapse import measure_collapse
@@ -44,17 +44,20 @@ def check_same(saved: dict[str, Any], own: dict[str, Any], folder: Path) -> None
 
 
 def finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:
-    """Read the result of a finished training; None where it is not finished.
+    """Read the result of a finished training; None where it is not finished, or its files cannot be read.
 
     Raises
     ------
     ValueError
         If it is of another identity.
     """
-    if not (folder / "train.json").exists():
+    try:
+        result: dict[str, Any] = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    result: dict[str, Any] = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     check_same(result["spec"], own, folder)
+    if not is_whole(folder / "model.safetensors"):
+        return None
     # a kill between the result and the end of the clean-up leaves it
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return result
@@ -67,7 +70,7 @@ def publish(
     history: Sequence[Mapping[str, float]],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the weights, the log and, last, train.json; then remove the checkpoint.
+    """Write the weights, the log and, last, train.json; once they are on the disk, remove the checkpoint.
 
     Parameters
     ----------
@@ -109,8 +112,8 @@ def publish(
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "history": rows,
     }
-    save_file(state, folder / "model.tmp")
-    os.replace(folder / "model.tmp", folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as new:
+        save_file(state, new)
     write_text(folder / "log.csv", history_csv(history))
     write_text(folder / "train.json", json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
@@ -125,13 +128,6 @@ def history_csv(history: Sequence[Mapping[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    fresh = path.with_suffix(path.suffix + ".tmp")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
 
 
 def _lower(terms: Sequence[str]) -> str:

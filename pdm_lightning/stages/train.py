@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from pdm_lightning.devices import pick_device
+from pdm_lightning.durable import sync, write_text
 from pdm_lightning.lit import PDMModule
-from pdm_lightning.manifest import sync
 from pdm_lightning.models import Classifier
 from pdm_lightning.norm import join_norms
 from pdm_lightning.progress import Progress
@@ -23,7 +23,7 @@ from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages.begun import Begun, batches, begin
 from pdm_lightning.stages.build import build_classifier, build_loss, load_classifier
-from pdm_lightning.stages.folder import history_csv, identity, publish, write_text
+from pdm_lightning.stages.folder import history_csv, identity, publish
 from pdm_lightning.stages.trainer import calm, make_trainer, run_trainer
 
 if TYPE_CHECKING:

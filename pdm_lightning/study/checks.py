@@ -109,16 +109,15 @@ def text(config: Mapping[str, Any], key: str, *, optional: bool = False) -> None
 
 
 def trainer(config: Mapping[str, Any]) -> None:
-    """ValueError unless the devices that shall train are there, and can share the budget's batch."""
+    """ValueError unless there is such a device somewhere, and so many can share the budget's batch."""
     # PyTorch, which composing need not wait for
-    from pdm_lightning.devices import pick_device, several
+    from pdm_lightning.devices import first_gpu
     from pdm_lightning.replicas import check_shares
 
-    device = pick_device(shown(at(config, "trainer.device")))
+    first_gpu(shown(at(config, "trainer.device")))
     number(config, "trainer.threads", 1, optional=True)
     count = config["trainer"].get("devices", 1)  # an option of the user's own may lack it
     check_number("trainer.devices", count, 1)
-    several([device], count, "trainer.devices")
     check_shares(at(config, "budget.train.batch_size"), count)
 
 

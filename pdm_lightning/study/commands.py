@@ -21,12 +21,13 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.cost import total
-from pdm_lightning.study.execute import Outcome, execute, preflight, status
+from pdm_lightning.study.execute import Outcome, execute, preflight
 from pdm_lightning.study.kept import remember
 from pdm_lightning.study.launching import HERE, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
 from pdm_lightning.study.results import collect
 from pdm_lightning.study.show import missing_costs
+from pdm_lightning.study.standing import statuses
 from pdm_lightning.study.tracked import track_study
 from pdm_lightning.study.validate import validate
 
@@ -56,7 +57,8 @@ def perform(
     Returns
     -------
     int
-        Exit status: 1 where a cell failed, or, for ``report``, is missing, or, for ``check``, a check failed.
+        Exit status: 1 where a cell failed, or, for ``report``, is missing or rests on what is no longer there, or,
+        for ``check``, a check failed.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     if command == "check":
@@ -68,11 +70,16 @@ def perform(
     settings = plan.settings
     store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
     context = Context(store)
-    outcome = Outcome()
+    outcome, orphaned = Outcome(), 0
     if command == "report":
-        outcome.stale = sum(status(store, node) == "stale" for node in plan)
+        states = list(statuses(plan, store).values())
+        outcome.stale, orphaned = states.count("stale"), states.count("orphaned")
+        if orphaned:
+            _say(
+                f"pdml: orphaned: {orphaned} results rest on what was built anew since: 'pdml run' makes them anew"
+            )
     if command in ("run", "check"):
-        preflight(plan, context)
+        preflight(plan, context, launches)
         remember(plan, Path(settings["paths"]["output"]) / "report" / str(settings["name"]))
         ahead = total(missing_costs(plan, context).values())
         if ahead:
@@ -86,7 +93,7 @@ def perform(
     result, holes = _report(plan, context, outcome, shlex.join(["pdml", command, *words]))
     if command in ("run", "check") and (tracked := track_study(plan, result, context)):
         _say(tracked)
-    return max(holes, _verdict(result, strict)) if command == "check" else holes
+    return max(holes, _verdict(result, strict)) if command == "check" else max(holes, int(orphaned > 0))
 
 
 def _checked(cell: Cell) -> Cell:

@@ -71,7 +71,9 @@ def total(known: Iterable[Cost]) -> str:
         timed = [cost.seconds for cost in of_kind if cost.seconds is not None]
         parts = [f"at most {sum(counted):,} {passes}"] if counted else []
         if timed:
-            parts.append(f"{duration(sum(timed))} at the measured speed of the classifier alone")
+            parts.append(
+                f"{duration(sum(timed))} at the speed of the classifier alone as measured on this machine"
+            )
         if len(counted) < len(of_kind):
             parts.append(f"{len(of_kind) - len(counted)} of {len(of_kind)} unknown")
         lines.append(f"{work}: {', '.join(parts)}")

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pdm_lightning.full_disk import one_line_when_full
 from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
-from pdm_lightning.store import Store, StoreFull
+from pdm_lightning.store import StoreFull
+from pdm_lightning.study.hardware import check_devices, hardware
 from pdm_lightning.study.plan import Node, Plan, ancestry
+from pdm_lightning.study.standing import due, status, statuses
 
 log = logging.getLogger(__name__)
-
-ON_CPU = {
-    "clean",
-    "val_clean",
-    "tsne",
-    "splits",
-    "selftest",
-    "score",
-    "val_score",
-    "compare",
-    "average",
-    "worst",
-}
-"""Kinds that no device is leased for."""
 
 
 @dataclass
@@ -69,28 +61,25 @@ class Outcome:
         return True
 
 
-def status(store: Store, node: Node) -> str:
-    """How a node stands: ``cached``, ``stale``, ``running``, ``partial``, ``missing`` or ``corrupt``."""
-    return store.status(node.kind, node.key, source(node))
+def preflight(plan: Plan, context: Context, launcher: Any = None) -> None:
+    """Ask for the devices, and read every data set, that what is due needs: an error comes before anything is computed.
 
-
-def kept(store: Store) -> tuple[str, ...]:
-    """What `status` says of nodes that are taken as they are."""
-    return ("cached", "stale") if store.on_stale == "warn" else ("cached",)
-
-
-def preflight(plan: Plan, context: Context) -> None:
-    """Read every data set that a missing node needs, so that a missing one is an error before anything is computed.
+    Parameters
+    ----------
+    launcher : object, optional
+        As `pdm_lightning.study.hardware.check_devices` takes it.
 
     Raises
     ------
     FileNotFoundError, ValueError
         As the data sources raise.
     """
-    fine = kept(context.store)
-    needed = (node for node in plan if "data" in node.runtime and status(context.store, node) not in fine)
+    needed = due(plan, statuses(plan, context.store), context.store)
+    check_devices((node for node in plan if node.key in needed), launcher)
     seen = set()
-    for node in needed:
+    for node in plan:
+        if node.key not in needed or "data" not in node.runtime:
+            continue
         place = str(node.runtime["data"])
         if place not in seen:
             seen.add(place)
@@ -139,7 +128,7 @@ def run_node(node: Node, context: Context, say: Callable[[str], None]) -> bool:
         nonlocal built
         built = True
         # the artifact is ours to build before a device is asked for: nobody waits for both the other way round
-        with context.at_work(*_hardware(node)):
+        with context.at_work(*hardware(node)):
             say(f"{node.kind} {node.title}")
             return BUILDERS[node.kind](node, folder, context)
 
@@ -147,24 +136,15 @@ def run_node(node: Node, context: Context, say: Callable[[str], None]) -> bool:
     return built
 
 
-def _hardware(node: Node) -> tuple[Mapping[str, Any], int]:
-    """The trainer that says on what a node computes, and how many devices its processes share."""
-    if node.kind in ON_CPU:
-        return {"device": "cpu"}, 1
-    trainers = [each.runtime["trainer"] for each in ancestry(node) if "trainer" in each.runtime]
-    if node.kind in ("train", "proxy"):
-        return trainers[-1], int(trainers[-1].get("devices", 1))
-    return trainers[-1], int(node.runtime.get("devices", 1))
-
-
 def record(node: Node, error: Exception) -> Failed:
-    """Keep the traceback in a file of the logs; the line that people read names the error."""
+    """Keep the traceback in a file of the logs, if there is room; the line that people read names the error."""
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     path = _note(node)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     told = {"error": line, "full": str(error) if isinstance(error, StoreFull) else ""}
-    path.write_text(json.dumps(told), encoding="utf-8")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told), encoding="utf-8")
+        path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return Failed(node, line, str(path.with_suffix(".txt")))
 
 
@@ -183,6 +163,30 @@ def recorded(node: Node) -> Failed | None:
     if told["full"]:
         raise StoreFull(told["full"])
     return Failed(node, told["error"], str(_note(node).with_suffix(".txt")))
+
+
+def look_again(nodes: Iterable[Node]) -> None:
+    """Have a network file system forget that it saw no record of nodes: to list a folder asks the server anew."""
+    for folder in {_note(node).parent for node in nodes}:
+        with suppress(OSError):
+            os.listdir(folder)
+
+
+def check_room(node: Node, root: Path) -> None:
+    """Try whether `record` could have noted anything of a node.
+
+    Raises
+    ------
+    StoreFull
+        Where the disk of the store at `root` is full.
+    """
+    with one_line_when_full(root):
+        _note(node).parent.mkdir(parents=True, exist_ok=True)
+        trial = _note(node).with_suffix(f".{uuid.uuid4().hex[:8]}")
+        try:
+            trial.write_text(node.title * 50, encoding="utf-8")
+        finally:
+            trial.unlink(missing_ok=True)
 
 
 def forget(node: Node) -> None:

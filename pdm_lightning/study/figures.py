@@ -51,8 +51,8 @@ def _classes(entry: Entry, opened: Open) -> list[str]:
 def _tsne(plan: Plan, opened: Open) -> list[Figure]:
     panels = []
     for entry in _once(plan, "tsne"):
-        artifact = opened(entry.nodes["tsne"])
-        if artifact is None:
+        artifact, classes = opened(entry.nodes["tsne"]), _classes(entry, opened)
+        if artifact is None or not classes:
             continue
         arrays, numbers = load_file(artifact.file("tsne.safetensors")), artifact.json("tsne.json")
         panels.append(
@@ -60,7 +60,7 @@ def _tsne(plan: Plan, opened: Open) -> list[Figure]:
                 "title": place(entry, "defense"),
                 "points": arrays["points"],
                 "labels": arrays["labels"],
-                "classes": _classes(entry, opened),
+                "classes": classes,
                 "dbi": numbers["dbi"],
                 "dbi_2d": numbers["dbi_2d"],
             }
@@ -75,10 +75,10 @@ def _tsne(plan: Plan, opened: Open) -> list[Figure]:
 def _confusion(plan: Plan, opened: Open) -> list[Figure]:
     panels = []
     for entry in _once(plan, "craft"):
-        artifact = opened(entry.nodes["craft"])
-        if artifact is None:
+        artifact, classes = opened(entry.nodes["craft"]), _classes(entry, opened)
+        if artifact is None or not classes:
             continue
-        rows, classes = craft.read(artifact), _classes(entry, opened)
+        rows = craft.read(artifact)
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         fooled = (rows["predicted"] != rows["y"]).numpy()
         np.add.at(counts, (rows["y"].numpy()[fooled], rows["predicted"].numpy()[fooled]), 1)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store, StoreFull
@@ -47,8 +48,8 @@ class Jobs:
 
 
 def words(path: Path, number: int) -> list[str]:
-    """The overrides that tell `run_job` what to do."""
-    return [f"wave='{path}'", f"job={number}"]
+    """The overrides that tell `run_job` what to do; the path is encoded, as each launcher quotes by its own rules."""
+    return [f"wave='{quote(str(path))}'", f"job={number}"]
 
 
 def run_job(config: Any) -> list[str]:
@@ -60,7 +61,7 @@ def run_job(config: Any) -> list[str]:
     Parameters
     ----------
     config : mapping
-        ``wave``: file of `Jobs`; ``job``: which of them.
+        ``wave``: file of `Jobs`, as in `words`; ``job``: which of them.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def run_job(config: Any) -> list[str]:
         Keys of the nodes that failed.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    jobs = Jobs(**json.loads(Path(str(config["wave"])).read_text(encoding="utf-8")))
+    jobs = Jobs(**json.loads(Path(unquote(str(config["wave"]))).read_text(encoding="utf-8")))
     os.chdir(jobs.folder)
     if jobs.folder not in sys.path:  # modules of the user's own; last, so that none hides an installed one
         sys.path.append(jobs.folder)

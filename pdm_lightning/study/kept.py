@@ -1,12 +1,15 @@
 """Which artifacts the studies of an output folder rest on, so that nothing of them is thrown away.
 
 A study is kept as long as its folder is: ``report/<name>/`` or ``tune/<name>/``. There it notes all its artifacts in
-``artifacts/*.txt``, before it computes the first of them. Reports of an earlier version have no such note; what the
-rows of their ``results.csv`` come from is named there, as what a search has trained is in its journal.
+``artifacts/*.txt``, before it computes the first of them. Several commands may share a name, and so a folder: each set
+of artifacts is a note of its own, and what an earlier command rests on stays. Reports of an earlier version have no
+such note; what the rows of their ``results.csv`` come from is named there, as what a search has trained is in its
+journal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -22,7 +25,7 @@ _RECORDS = (f"{FOLDER}/*.txt", "results.csv", "journal.log")
 _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
 
 
-def remember(nodes: Iterable[Node], study: Path, name: str = "study") -> None:
+def remember(nodes: Iterable[Node], study: Path, name: str = "") -> None:
     """Note the artifacts that a study is about to use, in its folder.
 
     Parameters
@@ -32,12 +35,14 @@ def remember(nodes: Iterable[Node], study: Path, name: str = "study") -> None:
     study : Path
         ``report/<name>`` or ``tune/<name>`` of the output folder.
     name : str
-        What is noted under another name stays.
+        Replaces what was noted under it before; default: a name of these very artifacts.
     """
+    noted = "".join(f"{node.kind}/{node.key}\n" for node in nodes)
+    name = name or f"study-{hashlib.sha256(noted.encode()).hexdigest()[:12]}"
     path = study / FOLDER / f"{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{name}.{os.getpid()}.partial")
-    scratch.write_text("".join(f"{node.kind}/{node.key}\n" for node in nodes), encoding="utf-8")
+    scratch.write_text(noted, encoding="utf-8")
     os.replace(scratch, path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pdm_lightning import partial
 from pdm_lightning.manifest import CorruptArtifact
 from pdm_lightning.spoken import duration
 from pdm_lightning.study.stored import age_of
@@ -121,9 +122,9 @@ def _dead(left: Leftover, wanted: Container[str], rule: Rule, now: float) -> boo
     """Whether nobody works on a leftover, nor would go on with it."""
     if left.held or left.what != "partial":
         return not left.held
-    name = left.path.name.removesuffix(".source")
+    name = partial.built_in(left.path.name)
     # a folder and the note beside it stay or go together: without its note, a build that is taken up begins anew
-    touched = max(_touched(left.path.with_name(place)) for place in (name, f"{name}.source"))
+    touched = max((_touched(path) for path in left.path.parent.glob(f"{name}*")), default=0.0)
     return name.rpartition("-")[2] not in wanted and now - touched >= rule.older_than
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from pdm_lightning.spoken import duration, table
-from pdm_lightning.stages.builders import own_modules, source_of
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.cost import WORK, Cost, costs, total
 from pdm_lightning.study.graph import Node, Plan
 from pdm_lightning.study.plan import make_plan
+from pdm_lightning.study.standing import STATES, due, kept, statuses
 from pdm_lightning.study.validate import validate
 
 HEAD = ("stage", "key", "status", "passes", "time", "what", "after")
 _COST = ("passes", "time")
-STATES = ("cached", "stale", "running", "partial", "missing", "corrupt")
 
 
 def show(cells: list[Cell]) -> int:
@@ -31,31 +30,20 @@ def show(cells: list[Cell]) -> int:
     settings = plan.settings
     store = Store(Path(settings["paths"]["output"]) / "store", on_stale=settings["store"]["on_stale"])
     states = statuses(plan, store)
-    ahead = costs(_missing(plan, states, store), Context(store))
-    print("\n".join(_lines(plan, states, ahead)))
+    ahead = due(plan, states, store)
+    # what is there but stands behind what is not: it stays only where its parents come out as they were
+    states |= {key: "orphaned" for key in ahead if states[key] in kept(store)}
+    print("\n".join(_lines(plan, states, _costs(plan, ahead, Context(store)))))
     return 0
 
 
-def statuses(nodes: Iterable[Node], store: Store) -> dict[str, str]:
-    """By key, how each node stands: ``cached``, ``stale``, ``running``, ``partial``, ``missing`` or ``corrupt``."""
-    survey, found = store.survey(), dict[str, str]()
-    sources: dict[tuple[str, frozenset[str]], str] = {}
-    for node in nodes:
-        place = (node.kind, own_modules(node.spec))
-        if place not in sources:
-            sources[place] = source_of(node.kind, node.spec)
-        found[node.key] = survey.status(node.kind, node.key, sources[place])
-    return found
-
-
 def missing_costs(plan: Plan, context: Context) -> dict[str, Cost]:
-    """By key, the costs of the trainings and craftings that are not there yet."""
-    return costs(_missing(plan, statuses(plan, context.store), context.store), context)
+    """By key, the costs of the trainings and craftings that are to be done, at most."""
+    return _costs(plan, due(plan, statuses(plan, context.store), context.store), context)
 
 
-def _missing(plan: Plan, states: Mapping[str, str], store: Store) -> list[Node]:
-    kept = ("cached", "stale") if store.on_stale == "warn" else ("cached",)
-    return [node for node in plan if node.kind in WORK and states[node.key] not in kept]
+def _costs(plan: Plan, ahead: Container[str], context: Context) -> dict[str, Cost]:
+    return costs((node for node in plan if node.kind in WORK and node.key in ahead), context)
 
 
 def _lines(plan: Plan, states: Mapping[str, str], ahead: Mapping[str, Cost]) -> list[str]:

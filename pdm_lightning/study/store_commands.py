@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -40,7 +41,8 @@ examples
 What is kept: everything that a study names whose folder is there (report/<name>/ or tune/<name>/ of the output folder:
 delete the folder, and its artifacts may go), everything younger than --older-than, what is being built, and all that
 any of these was made of. Builds that were given up go when they are older and no study names them; leases of dead
-processes and the trash go in any case. What a process holds a lease on is never touched.
+processes and the trash go in any case. What a process holds a lease on is never touched; one of another machine counts
+as dead here after an hour without a heartbeat.
 
 examples
   pdml store gc                          a dry run: what is kept and why, what would go, how much that frees
@@ -90,7 +92,8 @@ def store(words: Sequence[str]) -> int:
     from pdm_lightning.study.store_gc import gc
 
     rule = Rule(age, tuple(given.keep))
-    return gc(found, folder, rule, yes=given.yes, reckless=given.without_studies)
+    typed = shlex.join(["pdml", "store", *words])
+    return gc(found, folder, rule, yes=given.yes, reckless=given.without_studies, typed=typed)
 
 
 def seconds(text: str) -> float:

@@ -20,13 +20,23 @@ _NUMBERS = ("artifacts", "size", "age")
 _WORDS = {"partial": "build that was given up", "lease": "lease of a dead process", "trash": "trash"}
 
 
-def gc(store: Store, output: Path, rule: Rule, *, yes: bool = False, reckless: bool = False) -> int:
+def gc(
+    store: Store,
+    output: Path,
+    rule: Rule,
+    *,
+    yes: bool = False,
+    reckless: bool = False,
+    typed: str = "pdml store gc",
+) -> int:
     """Print what may go and, where `yes` says so, delete it; return the exit status.
 
     Parameters
     ----------
     reckless : bool
         Delete also where no study at all is on record.
+    typed : str
+        The command, for the line that says how to delete.
 
     Raises
     ------
@@ -35,7 +45,7 @@ def gc(store: Store, output: Path, rule: Rule, *, yes: bool = False, reckless: b
     OSError
         Where a record cannot be read.
     """
-    survey, noted = store.survey(), signature(output)
+    survey, noted = store.survey(cleaning.SILENT), signature(output)
     unknown = [key for key in rule.keep if key not in survey.kinds]
     if unknown:
         raise ValueError(
@@ -48,7 +58,7 @@ def gc(store: Store, output: Path, rule: Rule, *, yes: bool = False, reckless: b
         return 0
     why_not = _doubt(survey, studies, output, reckless) if found.artifacts else ""
     if not yes:
-        print(why_not or "this was a dry run: pdml store gc --yes deletes them")
+        print(why_not or f"this was a dry run: {typed} --yes deletes them")
         return 0
     if why_not:
         raise ValueError(why_not)
@@ -90,7 +100,7 @@ def _delete(
     with Progress(len(everything), "delete") as progress, quiet("pdm_lightning.lease"):
         for one in everything:
             if (seen := signature(output)) != noted:
-                noted, now = seen, find(store.survey(), on_record(output), rule)
+                noted, now = seen, find(store.survey(cleaning.SILENT), on_record(output), rule)
                 going &= {*now.artifacts, *now.leftovers}
             gone, count = False, 0
             if one in going and isinstance(one, Leftover):

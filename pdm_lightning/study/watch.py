@@ -20,7 +20,7 @@ EVERY = 1.0
 def watching(nodes: Sequence[Node], store: Store, say: Callable[[str], None]) -> Iterator[None]:
     """Say one line for each node that is published, or fails, while the body runs."""
     over = threading.Event()
-    before = {node.key: _stamp(node, store) for node in nodes}
+    before = {node.key: stamp(node, store) for node in nodes}
     watch = threading.Thread(
         target=_watch, args=(list(nodes), store, before, say, over), name="watch", daemon=True
     )
@@ -52,7 +52,7 @@ def _watch(
 
 
 def _how(node: Node, store: Store, before: int) -> str:
-    if _stamp(node, store) != before:
+    if stamp(node, store) != before:
         return ": built"
     try:
         failed = recorded(node)
@@ -61,7 +61,7 @@ def _how(node: Node, store: Store, before: int) -> str:
     return f" FAILED: {failed.error}" if failed else ""
 
 
-def _stamp(node: Node, store: Store) -> int:
+def stamp(node: Node, store: Store) -> int:
     """When the artifact was published; 0 where there is none."""
     path: Path = store.path(node.kind, node.key) / MANIFEST
     try:

@@ -36,6 +36,11 @@ class Wave:
     jobs: list[list[Node]]
 
     @property
+    def nodes(self) -> list[Node]:
+        """The nodes of all jobs."""
+        return [node for job in self.jobs for node in job]
+
+    @property
     def short(self) -> bool:
         """Whether all of it takes seconds."""
         return SHORT.issuperset(self.kinds)

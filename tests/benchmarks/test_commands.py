@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import commands
-from pdm_lightning import manifest
+from pdm_lightning import durable
 from pdm_lightning.store import Store
 
 
 def test_a_store_of_so_many_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "SWEEP", ("-m", "defense=ce,pdm", "attack=fgsm,bim"))
-    sync = manifest.sync
+    sync = durable.sync
     commands.fill(tmp_path, 150)  # more than the seeds of one plan have
-    assert manifest.sync is sync
+    assert durable.sync is sync
     found = Store(tmp_path / "store")
     assert len(found.survey().names) == 150
     for artifact in found.list():

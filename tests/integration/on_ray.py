@@ -22,7 +22,7 @@ def run(folder: Path) -> list[str]:
     if first.returncode:
         return [f"the study ended with {first.returncode}: {first.stderr[-1500:]}"]
     again = subprocess.run(command(*words), capture_output=True, text=True)
-    wrong = ["the second run built something"] if " to build in " in again.stderr else []
+    wrong = ["the second run built something"] if " jobs\n" in again.stderr else []
     print(first.stderr)
     return (
         wrong

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pdm_lightning.partial import built_in, folder
+
 PUBLISHING = ("before its manifest", "before its rename", "before its release")
 """Steps of publishing: hashes are computed; the manifest is there; the artifact is there, its lease still held."""
 PHASES = ("training", "crafting", *PUBLISHING)
@@ -65,9 +67,9 @@ class Watcher:
 
     def look(self) -> list[tuple[str, int]]:
         """Note who builds what, and whether it had been published before; builders, those that publish last."""
-        for name in _names(self.root / ".partial"):
-            if name in self.log.published and "." not in name:
-                self.log.again.add(name)
+        for entry in _names(self.root / ".partial"):
+            if built_in(entry) in self.log.published and "." not in entry:
+                self.log.again.add(built_in(entry))
         builders = []
         for entry in _names(self.root / ".locks"):
             name = entry.removesuffix(".json")
@@ -87,7 +89,8 @@ class Watcher:
 
     def partial(self, name: str) -> Path:
         """Folder in which an artifact is built."""
-        return self.root / ".partial" / name
+        kind, _, key = name.partition("-")
+        return folder(self.root, kind, key)
 
     def holder(self, name: str) -> int | None:
         """Living process that has the lease of ``kind-key``."""

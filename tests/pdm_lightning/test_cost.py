@@ -206,15 +206,13 @@ def test_an_attack_that_does_not_say(tmp_path: Path, measured: list, monkeypatch
 def test_words() -> None:
     assert total([]) == ""
     known = [Cost(1_000_000, 30.0), Cost(234, 60.0)]
-    speed = "1.5 min at the measured speed of the classifier alone"
-    expected = f"crafting: at most 1,000,234 passes of the classifier, {speed}"
+    speed = "at the speed of the classifier alone as measured on this machine"
+    expected = f"crafting: at most 1,000,234 passes of the classifier, 1.5 min {speed}"
     assert total(known) == expected
     assert total([*known, Cost()]) == f"{expected}, 1 of 3 unknown"
     assert total([Cost()]) == "crafting: 1 of 1 unknown"
     steps = [Cost(1000, 90.0, "training"), Cost(500, 90.0, "training")]
-    passes = (
-        "at most 1,500 images forward and backward, 3.0 min at the measured speed of the classifier alone"
-    )
+    passes = f"at most 1,500 images forward and backward, 3.0 min {speed}"
     assert total([*known, *steps]) == f"training: {passes}\n{expected}"
 
 
@@ -225,7 +223,7 @@ def test_plan_and_run_say_it(
     monkeypatch.setattr(engine, "fastest", lambda classifier, x, tried, keep: (tried[0], 8.0 / len(x)))
     words = [*SMALL, f"paths.output={tmp_path}", "attack=bim_010", "budget.images.cheap=8"]
     words += ["budget.train.steps=4", "budget.train.segment=4", "evaluate.min_n=1", "evaluate.bootstrap=20"]
-    alone = "at the measured speed of the classifier alone"
+    alone = "at the speed of the classifier alone as measured on this machine"
     trained = f"training: at most 1,024 images forward and backward, 1.3 s {alone}"
     crafted = f"crafting: at most 80 passes of the classifier, 0.4 s {alone}"
     assert main(["plan", *words]) == 0

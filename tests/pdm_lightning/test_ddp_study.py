@@ -315,16 +315,6 @@ def test_devices_that_cannot_share_the_batch_are_refused_before_anything_is_made
         build(node, tmp_path / "four")
 
 
-def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    validate(ask("run", ["trainer=ddp", "trainer.devices=2"]))
-    with pytest.raises(
-        ValueError, match=r"trainer.devices=4: PyTorch sees 2 GPUs here.*use trainer.devices=2"
-    ):
-        validate(ask("run", ["trainer=ddp", "trainer.devices=4"]))
-
-
 def test_the_number_of_devices_names_no_artifact() -> None:
     from pdm_lightning.study.plan import make_plan
 

@@ -113,7 +113,6 @@ VALUES: list[Any] = [
     ("model.widths=5", "model.widths=5: a list needed"),
     ("model.preact=maybe", "model.preact=maybe: use true or false"),
     ("trainer.device=gpu", "trainer.device='gpu' is unknown: use auto, cpu, cuda"),
-    pytest.param("trainer.device=cuda", "PyTorch sees no GPU here; use trainer.device=cpu", marks=NO_GPU),
     ("trainer.threads=0", "trainer.threads=0: a whole number of at least 1"),
     ("store.on_stale=x", "store.on_stale=x: use warn or rebuild"),
     ("logger.mode=x", "logger.mode=x: use auto, online or offline"),

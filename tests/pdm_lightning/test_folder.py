@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pdm_lightning import durable
 from pdm_lightning.lit import TrainingDiverged
 from pdm_lightning.models import Classifier
+from pdm_lightning.stages import folder as folder_module
 from pdm_lightning.stages.collapse import measure_collapse
 from pdm_lightning.stages.folder import check_same, finished, history_csv, identity, publish
 
@@ -45,6 +47,39 @@ def test_publish_writes_weights_log_and_result_and_cleans_up(tmp_path, caplog):
     assert result["collapsed"] is False
     assert result["parameters"] == 10
     assert caplog.records == []
+
+
+ROWS = [[255, 0, 0, 0], [255, 9, 0, 0], [0, 0, 255, 0], [0, 0, 255, 9]]
+
+
+def test_the_checkpoint_goes_when_all_is_on_the_disk(tmp_path, monkeypatch):
+    """A power cut after the clean-up finds what it was cleaned up for."""
+    done: list[str] = []
+    sync, rmtree = durable.sync, folder_module.shutil.rmtree
+    monkeypatch.setattr(durable, "sync", lambda path: done.append(path.name) or sync(path))
+    monkeypatch.setattr(
+        folder_module.shutil, "rmtree", lambda path, **how: done.append("clean-up") or rmtree(path, **how)
+    )
+    write(tmp_path, classifier(), ROWS)
+    assert done.index("clean-up") == len(done) - 1
+    for name in ("model.safetensors.new", "log.csv.new", "train.json.new", tmp_path.name):
+        assert name in done
+    assert done.index("model.safetensors.new") < done.index("train.json.new")
+    assert done[-2] == tmp_path.name
+
+
+@pytest.mark.parametrize("name", ["train.json", "model.safetensors"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_torn_result_is_none_and_the_checkpoint_stays(tmp_path, name, left):
+    write(tmp_path, classifier(), ROWS)
+    (tmp_path / "checkpoint").mkdir()
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[:left])
+    assert finished(tmp_path, SPEC) is None
+    assert (tmp_path / "checkpoint").is_dir()
+    (tmp_path / name).write_bytes(whole)
+    assert finished(tmp_path, SPEC)["steps"] == 1
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_a_collapse_warns_and_is_recorded(tmp_path, caplog):

@@ -30,12 +30,21 @@ def test_what_is_noted_is_named(tmp_path: Path) -> None:
     assert signature(tmp_path) != before
     remember([node(2)], study, "more")
     assert named(tmp_path) == {study: {node(n).key for n in range(3)}}
-    remember([node(3)], study)  # the study is another one now
-    assert named(tmp_path) == {study: {node(n).key for n in (2, 3)}}
-    assert sorted(path.name for path in (study / "artifacts").iterdir()) == ["more.txt", "study.txt"]
+    remember([node(3)], study, "more")
+    assert named(tmp_path) == {study: {node(n).key for n in (0, 1, 3)}}
     remember([node(4)], tmp_path / "tune" / "b")
     assert set(named(tmp_path)) == {study, tmp_path / "tune" / "b"}
     assert named(tmp_path / "elsewhere") == {}
+
+
+def test_commands_of_the_same_name_keep_what_each_rests_on(tmp_path: Path) -> None:
+    """Such as all that are given no name; the same command again notes nothing new."""
+    study = tmp_path / "report" / "study"
+    for _ in range(2):
+        remember([node(0), node(1)], study)
+        remember([node(1), node(2)], study)
+    assert named(tmp_path) == {study: {node(n).key for n in range(3)}}
+    assert len(list((study / "artifacts").iterdir())) == 2
 
 
 def test_keys_are_found_in_older_records_and_nothing_else_is(tmp_path: Path) -> None:

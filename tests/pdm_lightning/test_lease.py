@@ -183,25 +183,44 @@ def test_the_heart_beats(tmp_path: Path) -> None:
             time.sleep(0.01)
 
 
+GUARD = """
+import os, signal
+from pdm_lightning import lease
+with lease._guard(Path(sys.argv[1])):
+    print("in", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_suspended_over_the_lock_of_leases_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "PATIENCE", 0.3, raising=False)
+    suspended = start(GUARD, tmp_path)
+    assert suspended.stdout is not None and suspended.stdout.readline() == "in\n"
+    got = threading.Event()
+
+    def take() -> None:
+        with lease.hold(tmp_path / "a.json", "a") as held:
+            if held is not None:
+                got.set()
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    try:
+        assert got.wait(10)
+        taker.join(10)
+        assert not (tmp_path / "a.json").exists()
+    finally:
+        suspended.kill()
+        suspended.communicate()
+
+
 def test_waiting_ends_when_the_artifact_is_ready(tmp_path: Path) -> None:
     plant(tmp_path / "a.json", machine="elsewhere")
     with lease.hold(tmp_path / "a.json", "a", ready=lambda: True) as held:
         assert held is None
     assert (tmp_path / "a.json").exists()
-
-
-def test_a_robbed_builder_publishes_nothing_and_leaves_the_new_lease(store: Store) -> None:
-    path = store.root / ".locks" / f"model-{artifact_key('model', SPEC, {})}.json"
-
-    def build(folder: Path) -> None:
-        write_hello(folder)
-        path.unlink()
-        plant(path)
-
-    with pytest.raises(lease.LeaseLost, match="taken over or removed"):
-        store.get("model", SPEC, {}, build)
-    assert path.exists()
-    assert not (store.root / "model").exists()
 
 
 def test_process_start() -> None:

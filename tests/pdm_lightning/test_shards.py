@@ -100,10 +100,52 @@ def test_other_settings_than_it_was_begun_with(threat_study: Any, tmp_path: Path
 
 def test_what_a_killed_process_left_half_written(threat_study: Any, tmp_path: Path) -> None:
     _batches(tmp_path)
-    (tmp_path / "batches" / "00000001.part").write_bytes(b"half")
+    (tmp_path / "batches" / "00000001.safetensors.new").write_bytes(b"half")
     (tmp_path / "engine.json.123").write_text("{")
     crafted(threat_study, threat_study.node("gray_box", "fgsm_010"), tmp_path, batch_size=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adversarial.safetensors", "craft.json"]
+
+
+class Stopped(BaseException):
+    """Stands for a kill at one point."""
+
+
+@pytest.mark.parametrize("point", ["in the clean-up", "after it", "before the last file"])
+def test_a_kill_after_the_last_batch_costs_no_batch(
+    point: str, threat_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any, **__: Any) -> None:
+        if point == "in the clean-up":
+            next((tmp_path / "batches").iterdir()).unlink()
+        raise Stopped
+
+    node = threat_study.node("gray_box", "fgsm_010")
+    node = replace(node, runtime=node.runtime | {"batch_size": 5})
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        if point == "in the clean-up":
+            patch.setattr(craft.shutil, "rmtree", kill)
+        elif point == "before the last file":
+            patch.setattr(craft, "write_text", kill)
+        made = craft.build(node, tmp_path, threat_study.fresh())
+        raise Stopped  # before the store has written the manifest
+    monkeypatch.setattr(craft, "craft_parts", lambda *_: pytest.fail("attacked again"))
+    again = craft.build(node, tmp_path, threat_study.fresh())
+    assert again["engine"]["setup"]["fold"]
+    assert point != "after it" or again == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adversarial.safetensors", "craft.json"]
+    assert load_file(tmp_path / "adversarial.safetensors")["index"].tolist()
+
+
+@pytest.mark.parametrize("name", ["craft.json", "adversarial.safetensors"])
+def test_a_torn_result_is_crafted_from_the_batches(name: str, threat_study: Any, tmp_path: Path) -> None:
+    node = threat_study.node("gray_box", "fgsm_010")
+    whole = crafted(threat_study, node, tmp_path)
+    begun = (tmp_path / name).read_bytes()[:30]
+    (tmp_path / name).unlink()  # what was loaded is mapped to it
+    (tmp_path / name).write_bytes(begun)
+    again = crafted(threat_study, node, tmp_path)
+    assert torch.equal(again["index"], whole["index"])
+    assert torch.equal(again["x_adv"], whole["x_adv"])
 
 
 def test_a_fold_that_is_taken_back_stands_in_the_manifest(

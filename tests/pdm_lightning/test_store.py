@@ -181,7 +181,7 @@ def test_a_child_of_a_rebuilt_parent_is_rebuilt(tmp_path: Path, on_stale: str) -
     shutil.rmtree(parent.path)
     assert store.status("features", child.key) == "cached"  # nothing contradicts it
     store.get("model", SPEC, {}, writes("two"))
-    assert store.status("features", child.key) == "stale"
+    assert store.status("features", child.key) == "orphaned"
     anew = store.get("features", SPEC, {"model": parent.key}, writes("from two"))
     assert anew.file("hello.txt").read_text() == "from two"
     assert store.status("features", child.key) == "cached"

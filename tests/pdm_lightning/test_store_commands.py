@@ -15,7 +15,7 @@ import pytest
 from pdm_lightning.cli import main
 from pdm_lightning.store import Store
 from pdm_lightning.study.described import Descriptions
-from pdm_lightning.study.execute import status
+from pdm_lightning.study.standing import status
 from pdm_lightning.study.store_show import flat
 
 Plant = Callable[..., str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from pdm_lightning.store import Store
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.kept import named
 from pdm_lightning.study.plan import ancestry, make_plan
-from pdm_lightning.study.store_commands import seconds
+from pdm_lightning.study.store_commands import seconds, store
 
 Plant = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
@@ -90,7 +92,7 @@ def test_a_dry_run_tells_and_deletes_nothing(output: Path, plant: Plant, capsys:
     assert ["younger", "than", "30.0", "d", "1", "16", "B"] in lines
     assert ["score", other, "16", "B", "40.0", "d"] in lines
     assert "to delete: 1 artifact, 16 B" in told
-    assert "pdml store gc --yes deletes them" in told
+    assert f"pdml store gc --output={output} --yes deletes them" in told
     assert young not in told
     assert gc(output, "--yes") == 0
     assert "freed 16 B" in capsys.readouterr().out
@@ -162,6 +164,24 @@ def test_nothing_is_deleted_while_a_build_is_on_no_record(
     assert gc(output, "--yes") == 0
     assert keys(output) == set()
     assert lease.is_file()
+
+
+def test_a_machine_whose_clock_is_behind_is_heeded(
+    output: Path, plant: Plant, plant_lease: Callable[..., Path], capsys: Capture
+) -> None:
+    """A builder elsewhere whose heartbeats look ten minutes old: nothing that it might need goes."""
+    root = output / "store"
+    old = plant(root, "train", {"n": 0}, age=OLD)
+    record(output, "report/a", "0" * 16)
+    lease = plant_lease(root, f"score-{'f' * 16}", alive=True)
+    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"machine": "elsewhere"}))
+    os.utime(lease, (time.time() - 600,) * 2)
+    assert gc(output, "--yes") == 2
+    assert "is being built" in capsys.readouterr().err
+    assert keys(output) == {old}
+    os.utime(lease, (time.time() - 7200,) * 2)
+    assert gc(output, "--yes") == 0
+    assert keys(output) == set()
 
 
 def test_without_any_study_it_takes_a_word_more(output: Path, plant: Plant, capsys: Capture) -> None:
@@ -276,3 +296,16 @@ def test_remote_leases_are_left_for_an_hour(output: Path, plant_lease: Callable[
     os.utime(path, (now - 4000, now - 4000))
     assert gc(output, "--older-than", "0", "--yes") == 0
     assert not path.is_file()
+
+
+def test_the_line_of_a_dry_run_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["gc", "--older-than=0", "--without-studies", f"paths.output={tmp_path}"]
+    Store(tmp_path / "store").get(
+        "train", {"a": 1}, {}, lambda place: (place / "x").write_bytes(b"1") and None
+    )
+    assert store(words) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == f"this was a dry run: pdml store {' '.join(words)} --yes deletes them"
+    typed = shlex.split(told.partition(": pdml store ")[2].removesuffix(" deletes them"))
+    assert store(typed) == 0
+    assert not list(Store(tmp_path / "store").list())

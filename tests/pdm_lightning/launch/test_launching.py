@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from pdm_lightning.cli import main
+from pdm_lightning.manifest import content_digest
 from pdm_lightning.report import read_csv
-from pdm_lightning.stages.builders import BUILDERS
+from pdm_lightning.stages.builders import BUILDERS, source
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store, StoreFull
 from pdm_lightning.study.ask import ask
+from pdm_lightning.study.graph import ancestry
+from pdm_lightning.study.job import Jobs, run_job, words
 from pdm_lightning.study.launching import LauncherFailed, launch, make_launcher
 from pdm_lightning.study.plan import Plan, make_plan
+from pdm_lightning.study.standing import statuses
 from tests.conftest import TINY
 
 WORDS = ["-m", "defense=ce,pdm", "attack=fgsm_010,bim_010", "name=launched", "report.figures=[]", *TINY]
@@ -34,9 +42,9 @@ class Here:
         from pdm_lightning.study.job import run_job
 
         self.waves.append(len(job_overrides))
-        for number, words in enumerate(job_overrides, start=initial_job_idx):
+        for number, told in enumerate(job_overrides, start=initial_job_idx):
             if self.spoil(number) is None:
-                run_job({key: value.strip("'") for key, value in (word.split("=", 1) for word in words)})
+                run_job({key: value.strip("'") for key, value in (word.split("=", 1) for word in told)})
 
     def close(self) -> None:
         self.closed = True
@@ -72,6 +80,54 @@ def test_waves_build_everything_once(planned: tuple[Plan, Context]) -> None:
     again = Here()
     outcome = launch(plan, context, again, said.append)  # type: ignore[arg-type]
     assert (outcome.built, outcome.reused, again.waves) == (0, len(plan.nodes), [])
+
+
+def another(store: Store, node: Any) -> None:
+    """Have another build of a node's artifact in the store, as after it was deleted and made on another device."""
+    shutil.rmtree(store.path(node.kind, node.key))
+    store.get(
+        node.kind,
+        node.spec,
+        node.parent_keys,
+        lambda folder: (folder / "other.json").write_text("{}") and None,
+        source=source(node),
+    )
+
+
+@pytest.mark.parametrize("on_stale", ["warn", "rebuild"])
+def test_what_stands_behind_a_rebuilt_node_is_built_anew(
+    planned: tuple[Plan, Context], on_stale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first only the features are known to be of another model; clean, detector and the rest follow from them."""
+    plan, _ = planned
+
+    def follows(node: Any, folder: Path, context: Context) -> None:
+        digests = [content_digest(context.store.path(p.kind, p.key)) for p in node.parents.values()]
+        (folder / "made.json").write_text(json.dumps(digests))
+
+    for kind in BUILDERS:
+        monkeypatch.setitem(BUILDERS, kind, follows)
+    store = Store(plan.settings["paths"]["output"] + "/store", on_stale=on_stale)
+    context = Context(store)
+    launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    model = plan.nodes[0]
+    another(store, model)
+    behind = {node.key for node in plan if model in ancestry(node)} - {model.key}
+    assert set(statuses(plan, store).values()) == {"cached", "orphaned"}
+    outcome = launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused) == (len(behind), len(plan.nodes) - len(behind))
+    assert set(statuses(plan, store).values()) == {"cached"}
+
+
+def test_what_stands_behind_a_node_that_came_out_the_same_is_kept(planned: tuple[Plan, Context]) -> None:
+    plan, context = planned
+    launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    model = plan.nodes[0]
+    shutil.rmtree(context.store.path(model.kind, model.key))
+    here = Here()
+    outcome = launch(plan, context, here, print)  # type: ignore[arg-type]
+    assert (outcome.built, outcome.reused) == (1, len(plan.nodes) - 1)
+    assert here.waves == [1, 1, 2]  # a look at its features and attacks; no score is behind what has changed
 
 
 def test_a_stage_that_raises_is_recorded_and_the_others_go_on(
@@ -155,6 +211,54 @@ def test_a_full_disk_ends_the_study(planned: tuple[Plan, Context], monkeypatch: 
     monkeypatch.setitem(BUILDERS, "features", full)
     with pytest.raises(StoreFull, match=r"no space left for .*paths\.output"):
         launch(plan, context, Here(), print)  # type: ignore[arg-type]
+
+
+def test_a_disk_too_full_for_a_record_ends_the_study(
+    planned: tuple[Plan, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same one line as in one process, though the job could leave no word of it."""
+    plan, context = planned
+    write = Path.write_text
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def full_logs(path: Path, *args: Any, **more: Any) -> int:
+        return full() if path.parent.name == "failed" else write(path, *args, **more)  # type: ignore[return-value]
+
+    monkeypatch.setitem(BUILDERS, "features", full)
+    monkeypatch.setattr(Path, "write_text", full_logs)
+    with pytest.raises(StoreFull, match=r"no space left for .*paths\.output"):
+        launch(plan, context, Here(), print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["o'brien", 'a "b" c', 'it\'s "50%" ${x} \\ [a,b]'])
+def test_any_folder_is_understood_by_each_launcher(name: str, tmp_path: Path) -> None:
+    """Ours read the words as OmegaConf does, Hydra's by Hydra's own grammar; both come out at the file."""
+    file = tmp_path / name / "wave.json"
+    file.parent.mkdir()
+    Jobs(str(tmp_path / "nodes.json"), str(tmp_path), str(tmp_path), "warn", [[]]).save(file)
+    (tmp_path / "nodes.json").write_text("{}")
+    told = words(file, 0)
+    assert run_job(OmegaConf.from_dotlist(told)) == []
+    parsed = OverridesParser.create().parse_overrides(told)
+    assert run_job({one.key_or_group: one.value() for one in parsed}) == []
+
+
+def test_what_a_job_left_may_be_seen_later(planned: tuple[Plan, Context], tmp_path: Path) -> None:
+    """As over a network: the launcher says that all is over before the last of it is seen."""
+    plan, context = planned
+    launch(plan, context, Here(), print)  # type: ignore[arg-type]
+    model = plan.nodes[0]
+    seen = context.store.path(model.kind, model.key)
+    seen.rename(tmp_path / "elsewhere")
+    late = Here(lambda number: True)
+    late.patience = 30.0
+    timer = threading.Timer(1.0, lambda: (tmp_path / "elsewhere").rename(seen))
+    timer.start()
+    outcome = launch(plan, context, late, print)  # type: ignore[arg-type]
+    timer.join()
+    assert (outcome.built, outcome.failed, late.waves[0]) == (1, {}, 1)
 
 
 def test_another_hydra_launcher_runs_the_jobs_too(planned: tuple[Plan, Context]) -> None:
