@@ -28,6 +28,8 @@ CONF = conf_dir()
 FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if not path.stem.startswith("_")]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+SEARCHES = ["tune_pdm"]
+STUDIES = [name for name in EXPERIMENTS if name not in SEARCHES]
 
 # keys of an option that its target does not get, and arguments that the target gets from elsewhere
 NOT_ARGUMENTS = {
@@ -96,11 +98,9 @@ def test_options_are_valid(group: str) -> None:
         validate([replace(cells[0], config={**cells[0].config, group: {}})])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", STUDIES)
 def test_experiment_has_the_cells_of_its_axes(name: str) -> None:
-    hydra = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]
-    # what is searched by `pdml tune` is one cell to `pdml run`
-    sweeper = hydra["sweeper"] if hydra.get("mode") == "MULTIRUN" else {"params": {}}
+    sweeper = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
     grids = [sweeper["params"] | more for more in [{}, *sweeper.get("also", [])]]
     cells = cells_of(name)
     assert len(cells) == sum(prod(len(str(v).split(",")) for v in grid.values()) for grid in grids)
@@ -109,7 +109,7 @@ def test_experiment_has_the_cells_of_its_axes(name: str) -> None:
     validate(cells)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", STUDIES)
 def test_no_experiment_asks_for_what_its_threat_model_withholds(name: str) -> None:
     refusals = {
         check(*(cell.config[part] for part in ("attack", "threat", "detector"))) for cell in cells_of(name)
@@ -122,7 +122,7 @@ def test_commands_in_an_experiment_s_comments_can_be_typed(name: str) -> None:
     """``pdml run experiment=... word word`` at its head."""
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
     commands = re.findall(r"^# pdml run (experiment=\S+(?: [\w.@]+=\S+)+)", text, flags=re.MULTILINE)
-    assert commands or name in ("quickstart", "tune_pdm")
+    assert commands or name in ("quickstart", *SEARCHES)
     for command in commands:
         assert ask("plan", command.split(" "))
 
