@@ -15,7 +15,7 @@ from attacks.checks import check_choice, check_classes, check_images, check_logi
 from attacks.objectives import ascent, reached
 from attacks.randomness import TARGET_CLASSES, choose_targets
 from attacks.target import Logits, exact_of, frozen, logits_of
-from attacks.task import AttackResult, Crafted, Progress, Task
+from attacks.task import AttackResult, Crafted, Progress, Task, silent
 
 # images that a CPU evaluates at once: what a network makes of more no longer fits its cache
 LOOKED_AT = 64
@@ -237,7 +237,7 @@ class Attack(ABC):
             target=goal,
             index=rows,
             seed=seed,
-            progress=progress or _silent,
+            progress=progress or silent,
             clean=clean,
             model=model,
             micro_batch=getattr(model, "micro_batch", None),
@@ -284,10 +284,6 @@ class Attack(ABC):
             passes=crafted.passes,
             zero_gradients=crafted.zero_gradients,
         )
-
-
-def _silent(done: int, total: int, active: int | None = None) -> None:
-    """Report nothing."""
 
 
 def _evaluate(logits: Logits, x: Tensor) -> Tensor:

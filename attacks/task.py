@@ -14,6 +14,10 @@ from attacks.target import Logits
 Progress = Callable[..., object]
 
 
+def silent(done: int, total: int, active: int | None = None) -> None:
+    """Report nothing: the progress of whoever asks for none."""
+
+
 @dataclass(frozen=True)
 class AttackResult:
     """What an attack made of N images; every tensor is detached and on the images' device.
