@@ -56,7 +56,7 @@ LARGE = (
     "budget.images.medium=100",
     "budget.images.heavy=50",
 )
-"""More images, for many kills: the study must not be finished before they are done."""
+"""More steps and images, for many kills: the study must not be finished before they are done."""
 
 
 def quotas(each: int) -> dict[str, int]:

@@ -18,7 +18,11 @@ from pdm_lightning.losses import Outputs, Term
 from pdm_lightning.models import Classifier, ResNet, wrap
 from pdm_lightning.replicas import ALONE, Replica, join
 from pdm_lightning.stages.begun import begin
+from pdm_lightning.stages.context import Context
 from pdm_lightning.stages.train import Segments, proceed
+from pdm_lightning.stages.training import build as build_training
+from pdm_lightning.store import Store
+from pdm_lightning.study.plan import Node
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_training.py")))
 CPU = torch.device("cpu")
@@ -173,3 +177,24 @@ def together(say: Any, rank: int, ports: dict[str, int], folder: Path) -> None:
         Segments.on_train_batch_end = count  # type: ignore[method-assign]
     join(replica, CPU, ports["again"])
     train("norms", folder / "resumed", replica)
+
+
+def fragile(output: Path, devices: int = 2) -> Node:
+    """A training whose second process does what a file in ``output`` says."""
+    settings = spec("norms", steps=12)
+    settings["model"] |= {"_target_": "ddp_parts.Fragile", "orders": str(output)}
+    runtime = {
+        "data": {"_target_": "ddp_parts.stripes"},
+        "trainer": {"device": "cpu", "devices": devices},
+        "paths": {"output": str(output)},
+        "logger": {"name": "tensorboard"},
+        "group": "test",
+        "segment": 3,
+    }
+    return Node("train", settings, {}, runtime, "fragile")
+
+
+def build(node: Node, folder: Path) -> None:
+    """Train into a folder, with a store of its own."""
+    folder.mkdir(exist_ok=True)
+    build_training(node, folder, Context(Store(folder / "store"), progress=False))

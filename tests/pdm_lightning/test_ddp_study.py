@@ -91,32 +91,12 @@ def test_a_sweep_of_trainings_on_two_devices(
     assert multiprocessing.active_children() == []
 
 
-def fragile(parts: Any, output: Path, devices: int = 2) -> Node:
-    """A training whose second process does what a file in ``output`` says."""
-    spec = parts.spec("norms", steps=12)
-    spec["model"] |= {"_target_": "ddp_parts.Fragile", "orders": str(output)}
-    runtime = {
-        "data": {"_target_": "ddp_parts.stripes"},
-        "trainer": {"device": "cpu", "devices": devices},
-        "paths": {"output": str(output)},
-        "logger": {"name": "tensorboard"},
-        "group": "test",
-        "segment": 3,
-    }
-    return Node("train", spec, {}, runtime, "fragile")
-
-
-def build(node: Node, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    training.build(node, folder, Context(Store(folder / "store"), progress=False))
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
-import test_ddp_study, ddp_parts
+import ddp_parts
 output = Path(sys.argv[1])
-test_ddp_study.build(test_ddp_study.fragile(ddp_parts, output), output / "two")
+ddp_parts.build(ddp_parts.fragile(output), output / "two")
 """
 
 
@@ -158,12 +138,12 @@ def test_killed_parents_and_workers_cost_a_segment_and_no_more(parts: Any, tmp_p
 
     order.write_text("1 5 kill")
     with pytest.raises(WorkerFailed, match=r"train-1 was ended \(exit code -9\).*run again to go on"):
-        build(fragile(parts, tmp_path), folder)
+        parts.build(parts.fragile(tmp_path), folder)
     assert all(process_start(pid) is None for pid in pids(tmp_path))
     assert saved_step(folder) == 6
 
-    build(fragile(parts, tmp_path), folder)
-    build(fragile(parts, tmp_path, devices=1), tmp_path / "one")
+    parts.build(parts.fragile(tmp_path), folder)
+    parts.build(parts.fragile(tmp_path, devices=1), tmp_path / "one")
     two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-11
     logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("two", "one")]
@@ -182,7 +162,7 @@ def test_a_watcher_ends_the_processes_and_the_checkpoint_stays(parts: Any, tmp_p
     seen: dict[int, list[list[Any]]] = {1: [], 2: []}
     for devices, rows_of_each in seen.items():
         folder = tmp_path / str(devices)
-        node, context = fragile(parts, tmp_path, devices), Context(Store(folder / "store"), progress=False)
+        node, context = parts.fragile(tmp_path, devices), Context(Store(folder / "store"), progress=False)
 
         def watch(which: Node, rows: Any, node: Node = node, found: list[list[Any]] = rows_of_each) -> None:
             assert which is node
@@ -210,7 +190,7 @@ def test_a_watcher_ends_the_processes_and_the_checkpoint_stays(parts: Any, tmp_p
 def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, store = fragile(parts, tmp_path, devices=1), Store(tmp_path / "store")
+    node, store = parts.fragile(tmp_path, devices=1), Store(tmp_path / "store")
     context = Context(store, progress=False)
     store.get("train", node.spec, {}, lambda folder: training.build(node, folder, context))
     seen: dict[int, tuple[Any, ...]] = {}
@@ -243,7 +223,7 @@ def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     monkeypatch.setattr(ddp, "join", lambda *_: None)
     monkeypatch.setattr(ddp, "Crew", Here)
     (tmp_path / "two").mkdir()
-    training.train(fragile(parts, tmp_path), node.spec, tmp_path / "two", context, teacher=node)
+    training.train(parts.fragile(tmp_path), node.spec, tmp_path / "two", context, teacher=node)
     assert [(seen[rank][0], seen[rank][2]) for rank in (0, 1)] == [(1, 12), (0, 12)]
     taught = context.classifier(node, torch.device("cpu")).state_dict()
     assert all(torch.equal(seen[rank][1][key], taught[key]) for rank in (0, 1) for key in taught)
@@ -275,16 +255,16 @@ def test_the_processes_get_the_gpus_that_are_held(
             yield 0, {}, ()
 
     monkeypatch.setattr(ddp, "Crew", Deputy)
-    training.build(fragile(parts, tmp_path), tmp_path, Lent(Store(tmp_path / "store"), progress=False))
+    training.build(parts.fragile(tmp_path), tmp_path, Lent(Store(tmp_path / "store"), progress=False))
     assert Deputy.places == ("cuda:5", "cuda:2")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs needed")
 def test_two_gpus_reach_the_weights_of_one(parts: Any, tmp_path: Path) -> None:
     for devices in (1, 2):
-        node = fragile(parts, tmp_path, devices)
+        node = parts.fragile(tmp_path, devices)
         node.runtime["trainer"]["device"] = "cuda"
-        build(node, tmp_path / str(devices))
+        parts.build(node, tmp_path / str(devices))
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-8
 
@@ -292,10 +272,10 @@ def test_two_gpus_reach_the_weights_of_one(parts: Any, tmp_path: Path) -> None:
 def test_a_finished_training_starts_nobody(
     parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(fragile(parts, tmp_path, devices=1), tmp_path / "one")
+    parts.build(parts.fragile(tmp_path, devices=1), tmp_path / "one")
     monkeypatch.setattr("pdm_lightning.stages.ddp.Crew", None)
     before = (tmp_path / "one" / "train.json").read_bytes()
-    build(fragile(parts, tmp_path, devices=2), tmp_path / "one")
+    parts.build(parts.fragile(tmp_path, devices=2), tmp_path / "one")
     assert (tmp_path / "one" / "train.json").read_bytes() == before
 
 
@@ -309,19 +289,9 @@ def test_devices_that_cannot_share_the_batch_are_refused_before_anything_is_made
         validate(cells)
     # where the data set is smaller than the batch, it is known only when that is read
     monkeypatch.setattr("pdm_lightning.stages.ddp.Crew", None)
-    node = fragile(parts, tmp_path, devices=4)
+    node = parts.fragile(tmp_path, devices=4)
     node.spec["train"]["batch_size"] = 64
     with pytest.raises(
         ValueError, match=r"cannot share a batch of 50 evenly: use budget.train.batch_size=48"
     ):
-        build(node, tmp_path / "four")
-
-
-def test_the_number_of_devices_names_no_artifact() -> None:
-    from pdm_lightning.study.plan import make_plan
-
-    keys = {
-        tuple(node.key for node in make_plan(ask("plan", ["attack=fgsm_010", *words])))
-        for words in ([], ["trainer=ddp"], ["trainer=cpu", "trainer.devices=4"])
-    }
-    assert len(keys) == 1
+        parts.build(node, tmp_path / "four")

@@ -84,3 +84,11 @@ def test_a_plan_needs_no_device_and_a_run_is_told_before_it_computes(
         == "pdml: trainer.device=cuda: PyTorch sees no GPU here; use trainer.device=cpu\n"
     )
     assert not (tmp_path / "out" / "store").exists()
+
+
+def test_the_number_of_devices_names_no_artifact() -> None:
+    keys = {
+        tuple(node.key for node in make_plan(ask("plan", ["attack=fgsm_010", *words])))
+        for words in ([], ["trainer=ddp"], ["trainer=cpu", "trainer.devices=4"])
+    }
+    assert len(keys) == 1

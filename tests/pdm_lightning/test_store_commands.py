@@ -16,6 +16,7 @@ from pdm_lightning.cli import main
 from pdm_lightning.store import Store
 from pdm_lightning.study.described import Descriptions
 from pdm_lightning.study.standing import status
+from pdm_lightning.study.store_commands import seconds
 from pdm_lightning.study.store_show import flat
 
 Plant = Callable[..., str]
@@ -266,3 +267,18 @@ def test_help_has_examples(command: str, capsys: Capture) -> None:
     assert f"pdml store {command} " in capsys.readouterr().out.partition("examples")[2]
     assert main(["store", "--help"]) == 0
     assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30d", 30 * 86400.0), ("12h", 43200.0), ("1.5m", 90.0), ("2w", 1209600.0), ("0", 0.0)],
+)
+def test_ages(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["30", "d", "-3d", "3x", ""])
+def test_an_age_that_is_none(text: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "store").mkdir()
+    assert store(tmp_path, "gc", f"--older-than={text}") == 2
+    assert "use a number with s, m, h, d or w" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from pdm_lightning.store import Store
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.kept import named
 from pdm_lightning.study.plan import ancestry, make_plan
-from pdm_lightning.study.store_commands import seconds, store
+from pdm_lightning.study.store_commands import store
 
 Plant = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
@@ -267,21 +267,6 @@ def test_a_finished_study_loses_nothing_and_a_dropped_one_everything(tiny_study:
     shutil.rmtree(output / "report")
     assert gc(output, "--older-than", "0", "--yes", "--without-studies") == 0
     assert keys(output) == set()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("30d", 30 * 86400.0), ("12h", 43200.0), ("1.5m", 90.0), ("2w", 1209600.0), ("0", 0.0)],
-)
-def test_ages(text: str, expected: float) -> None:
-    assert seconds(text) == expected
-
-
-@pytest.mark.parametrize("text", ["30", "d", "-3d", "3x", ""])
-def test_an_age_that_is_none(text: str, tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "store").mkdir()
-    assert gc(tmp_path, f"--older-than={text}") == 2
-    assert "use a number with s, m, h, d or w" in capsys.readouterr().err
 
 
 def test_remote_leases_are_left_for_an_hour(output: Path, plant_lease: Callable[..., Path]) -> None:

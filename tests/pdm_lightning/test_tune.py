@@ -240,17 +240,6 @@ def test_failed_trials_are_tried_again_by_the_next_call(
     assert len(calls) == 6
 
 
-def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
-    assert (
-        search(tmp_path, "tune.collapsed=prune", "tune.trials=1") == 1
-    )  # twelve steps: the classes never came apart
-    trial = told(tmp_path)["trials"][0]
-    assert trial["state"] == "collapsed"
-    assert "seed 0: the classes merged (mean cosine 0.9" in trial["reason"]
-    assert told(tmp_path)["best"] is None
-    assert kinds(tmp_path) == {"train": 1}
-
-
 def test_a_training_that_was_ended_did_not_come_from_the_store(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -227,3 +227,14 @@ def test_what_a_question_is() -> None:
         assert varied(attacked, key, value) != attacked.key, key
     assert replace(asked, space=asked.space[:1]).key != asked.key
     assert replace(asked, space=(replace(asked.space[0], high=0.9), asked.space[1])).key != asked.key
+
+
+def test_a_collapsed_training_has_no_value(tmp_path: Path) -> None:
+    assert (
+        search(tmp_path, "tune.collapsed=prune", "tune.trials=1") == 1
+    )  # twelve steps: the classes never came apart
+    trial = told(tmp_path)["trials"][0]
+    assert trial["state"] == "collapsed"
+    assert "seed 0: the classes merged (mean cosine 0.9" in trial["reason"]
+    assert told(tmp_path)["best"] is None
+    assert kinds(tmp_path) == {"train": 1}
