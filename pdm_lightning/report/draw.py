@@ -101,6 +101,16 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
     for k, series in enumerate(panel["series"]):
         x, y = np.asarray(series["x"], dtype=float), np.asarray(series["y"], dtype=float)
         colour = theme.categories[k % len(theme.categories)]
+        if series.get("plain"):
+            ax.plot(
+                x,
+                y,
+                color=theme.faint,
+                label=_plain(str(series["label"])),
+                linewidth=1.1,
+                linestyle=DASHES[1],
+            )
+            continue
         if series.get("low") is not None and series.get("high") is not None:
             low, high = (np.asarray(series[key], dtype=float) for key in ("low", "high"))
             ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -119,6 +129,9 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     _scale_x(ax, panel)
+    if panel.get("y_log"):
+        ax.set_yscale("log")
+        ax.tick_params(axis="y", which="minor", length=0)
     ax.set_xlabel(_plain(panel.get("x_label", "")), color=theme.faint, fontsize=9)
     ax.set_ylabel(_plain(panel.get("y_label", "")), color=theme.faint, fontsize=9)
     if panel["series"]:

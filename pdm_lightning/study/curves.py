@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pdm_lightning.report import formats
 from pdm_lightning.report.results import Figure, Row
 from pdm_lightning.stages.survival import Distances, needed, survival
 from pdm_lightning.store import Artifact
+from pdm_lightning.study.measure import minimises_l2
 from pdm_lightning.study.plan import Entry, Node
 
 Open = Callable[[Node], Artifact | None]
@@ -21,10 +23,10 @@ REJECTION = (
     "With rejection: the share of all images tried whose clean version is classified correctly and not flagged, and "
     "whose adversarial version is flagged or classified correctly."
 )
+AUCS = ("auc", "auc_all")
+_Y_LABELS = {ACCURACY: "accuracy", "auc": "AUC, paired rule", "auc_all": "AUC, failures kept"}
 #: Distances at which a curve over distances is drawn.
 STEPS = 26
-# It keeps L0 small, and has neither a radius nor a norm to say so.
-_OTHER_NORM = {"attacks.JSMA"}
 
 
 def place(entry: Entry, *groups: str) -> str:
@@ -39,34 +41,64 @@ def curves(answers: Answers) -> list[Figure]:
 
     Where a study goes beyond the gray box and sweeps eps, accuracy with rejection as well, one panel a threshold.
     """
-    panels: dict[str, dict[str, Any]] = {}
-    points: dict[str, dict[str, dict[float, Row]]] = {}
     beyond = any(row.threat not in ("", "gray_box") for _, rows in answers for row in rows)
+    panels = _against_eps(answers, lambda metric: _drawn(metric, beyond))
+    # where nothing was swept, a point is better than no figure
+    kept = [panel for panel in panels if panel.swept] or [p for p in panels if p.axes["metric"] == ACCURACY]
+    # accuracy first, then each threshold
+    kept.sort(key=lambda panel: str(panel.axes["metric"]))
+    shown = [row for panel in kept for row in panel.rows]
+    notes = sorted({row.note for row in shown if row.note})
+    parts = ["Shaded: 95 % Wilson intervals.", *(f"{note[0].upper()}{note[1:]}." for note in notes)]
+    parts += [REJECTION] if any(row.metric != ACCURACY for row in shown) else []
+    drawn = [panel.drawn() for panel in kept]
+    return [Figure("curves", "curves", "Accuracy under attack", " ".join(parts), drawn)]
+
+
+def auc_curves(answers: Answers) -> list[Figure]:
+    """AUC against eps, by both rules: one panel a data set, attack and rule, one curve a defence and seed."""
+    panels = [panel for panel in _against_eps(answers, AUCS.__contains__) if panel.swept]
+    caption = (
+        "How well the detector tells the attacked images from their originals. Paired rule: of the images that the "
+        "attack fooled, where they are enough; failures kept: of all that were attacked. Shaded: 95 % bootstrap "
+        "intervals."
+    )
+    return [Figure("auc_eps", "curves", "AUC against eps", caption, [panel.drawn() for panel in panels])]
+
+
+@dataclass
+class _Panel:
+    """Rows by curve and eps."""
+
+    axes: dict[str, Any]
+    points: dict[str, dict[float, Row]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for curve in self.points.values() for row in curve.values()]
+
+    @property
+    def swept(self) -> bool:
+        return len({eps for curve in self.points.values() for eps in curve}) > 1
+
+    def drawn(self) -> dict[str, Any]:
+        axes = {key: value for key, value in self.axes.items() if key != "metric"}
+        return axes | {"series": [_curve(label, curve) for label, curve in self.points.items()]}
+
+
+def _against_eps(answers: Answers, drawn: Callable[[str], bool]) -> list[_Panel]:
+    """Rows of attacks that have an eps, of the metrics that are drawn."""
+    panels: dict[str, _Panel] = {}
     names = _Names(answers)
     for entry, rows in answers:
         eps = entry.cell.config["attack"].get("eps")
         for row in rows if eps is not None else ():
-            if row.value is None or not _drawn(row.metric, beyond):
+            if row.value is None or not drawn(row.metric):
                 continue
             title = names.panel(entry, row)
-            panels.setdefault(title, _axes(title, entry, row))
-            curve = points.setdefault(title, {}).setdefault(entry.cell.label("defense"), {})
-            curve.setdefault(float(eps), row)
-    swept = [title for title in panels if _swept(points[title])]
-    # where nothing was swept, a point is better than no figure
-    kept = swept or [title for title in panels if panels[title]["metric"] == ACCURACY]
-    # accuracy first, then each threshold
-    kept.sort(key=lambda title: panels[title]["metric"])
-    made = [
-        {key: value for key, value in panels[title].items() if key != "metric"}
-        | {"series": [_curve(label, curve) for label, curve in points[title].items()]}
-        for title in kept
-    ]
-    shown = [row for title in kept for curve in points[title].values() for row in curve.values()]
-    notes = sorted({row.note for row in shown if row.note})
-    parts = ["Shaded: 95 % Wilson intervals.", *(f"{note[0].upper()}{note[1:]}." for note in notes)]
-    parts += [REJECTION] if any(row.metric != ACCURACY for row in shown) else []
-    return [Figure("curves", "curves", "Accuracy under attack", " ".join(parts), made)]
+            panel = panels.setdefault(title, _Panel(_axes(title, entry, row)))
+            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(float(eps), row)
+    return list(panels.values())
 
 
 def rejection(answers: Answers, opened: Open) -> list[Figure]:
@@ -74,7 +106,7 @@ def rejection(answers: Answers, opened: Open) -> list[Figure]:
     panels: dict[str, dict[str, Any]] = {}
     names = _Names(answers)
     for entry, rows in answers:
-        if not _minimises_l2(entry) or "score" not in entry.nodes:
+        if not minimises_l2(entry) or "score" not in entry.nodes:
             continue
         artifact = opened(entry.nodes["score"])
         for row in rows:
@@ -118,6 +150,8 @@ class _Names:
         yield f"budget {entry.cell.name('budget')}"
         if at:
             yield formats.false_positives(at[1])
+        if row.metric in AUCS:
+            yield "paired rule" if row.metric == "auc" else "failures kept"
 
 
 def _drawn(metric: str, beyond: bool) -> bool:
@@ -131,12 +165,8 @@ def _axes(title: str, entry: Entry, row: Row) -> dict[str, Any]:
         "metric": row.metric,
         "title": title,
         "x_label": f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)",
-        "y_label": "accuracy" if row.metric == ACCURACY else "accuracy with rejection",
+        "y_label": _Y_LABELS.get(row.metric, "accuracy with rejection"),
     }
-
-
-def _swept(series: dict[str, dict[float, Row]]) -> bool:
-    return len({eps for curve in series.values() for eps in curve}) > 1
 
 
 def _curve(label: str, points: dict[float, Row]) -> dict[str, Any]:
@@ -148,15 +178,6 @@ def _curve(label: str, points: dict[float, Row]) -> dict[str, Any]:
         "low": [row.ci_low for row in rows],
         "high": [row.ci_high for row in rows],
     }
-
-
-def _minimises_l2(entry: Entry) -> bool:
-    attack = entry.cell.config["attack"]
-    return (
-        attack.get("eps") is None
-        and attack.get("norm", "l2") == "l2"
-        and attack.get("_target_") not in _OTHER_NORM
-    )
 
 
 def _distance_panel(panel: dict[str, Any]) -> dict[str, Any]:
