@@ -57,11 +57,13 @@ def _table(
                 times = [f"{formats.real(first / measure.value)} times smaller"] if told else []  # type: ignore[operator]
                 cells.append(make_cell(metric, measure, footnotes, details=times))
             rows.append(TableRow(metric.partition(":")[2], cells, section=section))
+    setting = captions.setting(result, block)
+    caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}"
     return Table(
         name=captions.file_name(result, "gradients", block, blocks, data),
         kind="gradients",
         title=captions.title(f"Gradients on {result.label('data', data)}", result, block, blocks),
-        caption=f"{CAPTION} {captions.setting(result, block)} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}",
+        caption=caption,
         row_header="At",
         columns=[Column(result.label("defense", defense)) for defense in defenses],
         rows=rows,

@@ -129,8 +129,9 @@ class Figure:
         - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
-          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them) or ``plain`` (true: a thin line to compare with). Optional for the
-          x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...; for the other one ``y_log``.
+          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them) or ``plain`` (true: a
+          thin line to compare with). Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the
+          places 0, 1, ...; for the other one ``y_log``.
 
     Raises
     ------

@@ -153,7 +153,6 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "rank": _BOUND,
     "bandwidths": (
         *_SEE,
-        "pdm_lightning.stages.craft",
         "pdm_lightning.stages.detector",
         "pdm_lightning.stages.measured",
         "pdm_lightning.stages.bandwidths",

@@ -21,6 +21,7 @@ from pdm_lightning.seeding import generator
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.measured import norms, outputs_of, stages_of, told
+from pdm_lightning.store import Artifact
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -34,7 +35,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     ``attack``: softmax cross-entropy of the readout logits, as FGSM and BIM climb it. ``train``: what the defence was
     trained with, on pairs where it takes pairs; of a batch's mean, times its anchors, so that it is a gradient an
     image as the other one is. The classifier is in eval mode. ``layer_gradients.json``: by loss and layer (``input``,
-    each stage, ``embedding``) the mean over the images with its interval.
+    each stage, ``embedding``) the mean over the images with its interval; see `read`.
     """
     parent = node.parents["features"]
     model, data = parent.parents["train"], context.data(parent)
@@ -62,7 +63,16 @@ def build(node: Node, folder: Path, context: Context) -> None:
         name: {layer: told(mean_interval(torch.cat(parts), **settings)) for layer, parts in layers.items()}
         for name, layers in found.items()
     }
-    write_json(folder / "layer_gradients.json", means)
+    # JSON has its keys sorted: the order of the layers is told
+    write_json(folder / "layer_gradients.json", means | {"layers": list(means["attack"])})
+
+
+def read(artifact: Artifact) -> dict[str, dict[str, dict[str, Any]]]:
+    """By loss and layer, from the image on, the mean with its interval."""
+    told = artifact.json("layer_gradients.json")
+    return {
+        name: {layer: told[name][layer] for layer in told["layers"] if layer in told[name]} for name in LOSSES
+    }
 
 
 def _measure(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.report.results import Row
+from pdm_lightning.stages import layer_gradients
 from pdm_lightning.store import Artifact
 from pdm_lightning.threat import needs
 
@@ -103,7 +104,9 @@ def _gradients(entry: Entry, make: MakeNode) -> Node:
 
 def _walk(entry: Entry, make: MakeNode) -> Node | None:
     craft, attack = entry.nodes.get("craft"), entry.cell.config["attack"]
-    if craft is None or not {"iterations", "step", "eps"} <= set(attack) or needs(attack):
+    if craft is None or "surrogate" in craft.parents or "detector" in needs(attack):
+        return None
+    if not {"iterations", "step", "eps"} <= set(attack):
         return None
     spec = _settings(entry, attack=craft.spec["attack"], seed=entry.cell.config["seed"])
     return make("walk", spec, craft.title, {}, features=entry.nodes["features"])
@@ -179,7 +182,7 @@ def rows(
 
 
 def _layers(artifact: Artifact) -> dict[str, Any]:
-    found = artifact.json("layer_gradients.json")
+    found = layer_gradients.read(artifact)
     return {
         f"gradient_{loss}:{layer}": told for loss, layers in found.items() for layer, told in layers.items()
     }

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from pdm_lightning.report.results import Figure
+from pdm_lightning.stages import layer_gradients
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.curves import Open, place
 from pdm_lightning.study.measure import Measurement
@@ -22,7 +23,7 @@ def gradients(plan: Plan, opened: Open) -> list[Figure]:
     """Mean L2 norm of the gradients by layer: one panel a data set and loss, one curve a defence."""
     panels: Panels = {}
     for one, artifact in _of_kind(plan, "layer_gradients", opened):
-        for loss, layers in artifact.json("layer_gradients.json").items():
+        for loss, layers in layer_gradients.read(artifact).items():
             title = f"{place(one.entry)}, {'attack' if loss == 'attack' else 'training'} loss"
             axes = {"x_label": "at the output of", "y_label": "mean L2 norm", "y_log": True}
             panel = panels.setdefault(title, {"title": title, **axes, "x_names": list(layers), "series": []})
