@@ -13,7 +13,8 @@ from hydra.core.override_parser.types import Override
 from pdm_lightning.study.assemble import Assembler, Compose
 from pdm_lightning.study.cell import Cell
 
-_SHOWN = "report."
+#: How results are shown and judged: no axis.
+_SHOWN = ("report.", "card.")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def narrowed(
     typed = {axis.key: axis for axis in parse_axes([], arguments, loader)}
     left: dict[str, str] = {}
     for key in [key for key in own if key in typed and key.startswith(_SHOWN)]:
-        del own[key]  # where results are shown is no axis: the command line's word counts
+        del own[key]  # no axis of the part: the command line's word counts
     for key, axis in own.items():
         asked = set(typed[key].words) if key in typed else set(axis.words)
         kept = [word for word in axis.words if word in asked]

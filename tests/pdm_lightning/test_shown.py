@@ -120,6 +120,8 @@ def test_the_paper_holds_every_table_and_figure(paper: list[Cell]) -> None:
 
 
 def test_where_results_are_shown_is_no_axis(tmp_path: Any) -> None:
-    cells = ask("plan", ["experiment=paper", "report.tables=[summary]", f"paths.output={tmp_path}"])
+    words = ["report.tables=[summary]", "card.run=none"]
+    cells = ask("plan", ["experiment=paper", *words, f"paths.output={tmp_path}"])
+    assert {cell.config["card"]["run"] for cell in cells} == {"none"}
     assert {tuple(cell.config["report"]["tables"]) for cell in cells} == {("summary",)}
     assert {cell.name("threat") for cell in cells} == {"gray_box", "white_box", "black_box"}
