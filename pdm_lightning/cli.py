@@ -23,6 +23,9 @@ Usage
   pdml tune [overrides]        search hyper-parameters on validation images: key=interval(...), choice(...), range(...)
   pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml store ls|show|verify|gc what the store holds; check its files; delete what no study needs (pdml store gc --help)
+  pdml fit MODEL IMAGES        fit a detector to a trained classifier: one file (pdml fit --help)
+  pdml detect FILE IMAGES...   score images with it: which ones not to trust
+  pdml card FILE               what it is, on what it was fitted, its measured rates
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group; pdml tune --help: of a search
   pdml --version
@@ -45,7 +48,8 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "tune", "store", "wandb", "completion", "--help", "--version")
+GUARD = ("fit", "detect", "card")
+WORDS = (*COMMANDS, "tune", "store", "wandb", *GUARD, "completion", "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +143,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.study.wandb_commands import wandb
 
         return wandb(rest)
+    elif command in GUARD:
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.guard_words import carry_out
+
+        return carry_out(command, rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
@@ -152,5 +161,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    known = ", ".join((*COMMANDS, "tune", "store", "wandb", "completion"))
+    known = ", ".join((*COMMANDS, "tune", "store", "wandb", *GUARD, "completion"))
     return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

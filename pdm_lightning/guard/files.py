@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pdm_lightning.guard import detectors
 from pdm_lightning.guard.architecture import shapes
 from pdm_lightning.guard.checks import GuardFileError
-from pdm_lightning.guard.container import Container, write
+from pdm_lightning.guard.container import MAX_BYTES, Container, write
 from pdm_lightning.guard.document import Document, Form
 from pdm_lightning.guard.guard import Guard
 from pdm_lightning.guard.header import DTYPES, Spec
@@ -74,15 +75,37 @@ def _check_rebuilt(document: Document, classifier: Classifier) -> None:
 
 def load(path: Path, model: nn.Module | None, max_bytes: int) -> Guard:
     """Read a guard; see `Guard.load`."""
-    with Container(path, max_bytes) as file:
-        try:
-            document = Document.loads(file.document)
-            classifier = _classifier(document, model, file.specs)
-            tensors = file.tensors()
-            return _guard(document, classifier, tensors)
-        except GuardFileError as error:
-            told = str(error)
-            raise GuardFileError(told if told.startswith(f"{path}: ") else f"{path}: {told}") from error
+    with Container(path, max_bytes) as file, naming(path):
+        document = Document.loads(file.document)
+        classifier = _classifier(document, model, file.specs)
+        return _guard(document, classifier, file.tensors())
+
+
+def read(path: Path, max_bytes: int = MAX_BYTES) -> Document:
+    """Read what a file says of itself, its checksum and its threshold checked; the classifier is not built.
+
+    Raises
+    ------
+    GuardFileError
+        For a file that is no guard, or damaged.
+    """
+    with Container(path, max_bytes) as file, naming(path):
+        document = Document.loads(file.document)
+        tensors = file.tensors()
+        if _SCORES not in tensors:
+            raise GuardFileError(f"tensor {_SCORES!r} is missing")
+        _check_scores(document, tensors[_SCORES])
+        return document
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the path in front of what is wrong with a file."""
+    try:
+        yield
+    except GuardFileError as error:
+        told = str(error)
+        raise GuardFileError(told if told.startswith(f"{path}: ") else f"{path}: {told}") from error
 
 
 def _classifier(document: Document, model: nn.Module | None, specs: Mapping[str, Spec]) -> Classifier:

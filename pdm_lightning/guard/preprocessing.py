@@ -71,7 +71,7 @@ class Preprocessing:
             )
         shown = eight_bits(image).convert("RGB" if self.channels == 3 else "L")
         shown = self._cropped(shown) if self.resize == "crop" else self._stretched(shown)
-        array = np.asarray(shown)
+        array = np.array(shown)  # a copy: Pillow's own is read-only
         return torch.from_numpy(
             np.ascontiguousarray(array[None] if self.channels == 1 else array.transpose(2, 0, 1))
         )
@@ -102,7 +102,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("F"):
         raise ValueError("floating-point pixels have no agreed range: convert the image to 8 bits")
-    pixels = np.asarray(image).astype(np.int64)
+    pixels = np.array(image).astype(np.int64)
     if pixels.size and not 0 <= int(pixels.min()) <= int(pixels.max()) <= 65535:
         raise ValueError("pixels beyond 16 bits: convert the image to 8 bits")
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))

@@ -11,7 +11,7 @@ from pdm_lightning.guard.picture import SUFFIXES
 
 
 def find_images(words: Iterable[str | Path], listed: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the paths of images.
+    """Yield the paths of images; what is not there is yielded as it was typed, and fails where it is read.
 
     Parameters
     ----------
@@ -20,37 +20,30 @@ def find_images(words: Iterable[str | Path], listed: Iterable[str] = ()) -> Iter
         names), patterns such as ``photos/**/*.png``, or ``-`` for `listed`.
     listed : iterable of str
         Lines, each a file, a folder or a pattern; read as they are needed.
-
-    Raises
-    ------
-    FileNotFoundError
-        For a word that is nothing of these.
     """
     for given in words:
         word = os.fspath(given)
         if word == "-":
             for line in listed:
                 if name := line.rstrip("\r\n"):
-                    yield from _found(name, strict=False)
+                    yield from _found(name)
         else:
-            yield from _found(word, strict=True)
+            yield from _found(word)
 
 
-def _found(word: str, strict: bool) -> Iterator[str]:
+def _found(word: str) -> Iterator[str]:
     if os.path.isdir(word):
         yield from walk(word)
-    elif os.path.lexists(word):
+    elif os.path.lexists(word) or not glob.has_magic(word):
         yield word
     else:
         empty = True
-        for name in glob.iglob(word, recursive=True) if glob.has_magic(word) else ():
+        for name in glob.iglob(word, recursive=True):
             empty = False
             if not os.path.isdir(name):
                 yield name
-        if empty and strict:
-            raise FileNotFoundError(f"no file or folder {word!r}, and nothing of that pattern")
         if empty:
-            yield word  # a line of a list: whoever reads it tells that it is not there
+            yield word
 
 
 def walk(folder: str | Path) -> Iterator[str]:
