@@ -61,7 +61,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: bool = Fals
         if not fits:
             edge = "above" if above else "from"
             raise GuardFileError(f"{where}: a number {edge} {low:g} to {high:g} needed, not {_shown(value)}")
-        return float(value)
+        return value  # type: ignore[no-any-return]  # a whole number stays one: some arguments have to be
 
     return check
 

@@ -160,16 +160,20 @@ def share_out(classes: Tensor, fpr: float, seed: int) -> tuple[Tensor, Tensor, T
     Raises
     ------
     ValueError
-        Where there are too few images for the rate.
+        Where there are too few images for the rate, or for the classes.
     """
     n, needed = len(classes), images_for(fpr)
     held = min(n // 4, MOST_HELD)
     validation = max(needed, held)
     rest = n - validation - held
-    if rest < max(n // 4, len(classes.unique())):
+    if n < 2 * needed:
         raise ValueError(
             f"{n} clean images are too few for a false-positive rate of {fpr:g}: {2 * needed} needed, {needed} of them "
             f"to set the threshold; give more, or raise the rate to {_affordable(n)}"
+        )
+    if rest < (count := len(classes.unique())):
+        raise ValueError(
+            f"{n} clean images of {count} classes leave {rest} to fit the detector: give more images"
         )
     kept, out = stratified_split(classes, held, seed)
     inner, cut = stratified_split(classes[kept], validation, seed + 1)
