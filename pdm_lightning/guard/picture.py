@@ -81,16 +81,18 @@ def _content(path: str | Path, limits: Limits) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise ImageError(getattr(error, "strerror", None) or "no name of a file") from error
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ImageError("no regular file")
         if found.st_size > limits.bytes:
             raise ImageError(f"{found.st_size} bytes, {limits.bytes} allowed")
-        try:
-            return file.read(limits.bytes + 1)[: limits.bytes]
-        except OSError as error:
-            raise ImageError(error.strerror or "it cannot be read") from error
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limits.bytes)
+    except OSError as error:
+        raise ImageError(error.strerror or "it cannot be read") from error
+    finally:
+        os.close(descriptor)
 
 
 def _told(error: Exception) -> str:
