@@ -76,7 +76,7 @@ def fit(words: Sequence[str]) -> int:
             classes=classes,
             preprocessing=preprocessing,
             architecture=model.architecture,
-            name=given.name or place.resolve().name[:200],
+            name=given.name or place.absolute().name[:200],
             seed=given.seed,
             batch=given.batch,
             device=device,

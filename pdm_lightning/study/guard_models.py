@@ -74,9 +74,8 @@ def open_model(
         made = imported(given.imported)
         if isinstance(made, Classifier):
             _refuse(given, ("embedding", "mean", "std"), "belongs to the Classifier, which has its own")
-        else:
-            _load_weights(made, given.weights)
-        return _wrapped(given, made, names, "own", (0.0, 1.0), "stretch")
+        _load_weights(made, given.weights)
+        return _wrapped(given, made, names, None, (0.0, 1.0), "stretch")
     source = "torchvision" if given.torchvision else "timm"
     network = _of_library(given, source, len(names) if names else folders)
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -215,7 +214,7 @@ def _wrapped(
     given: argparse.Namespace,
     network: nn.Module,
     names: Sequence[str] | None,
-    architecture: str,
+    architecture: str | None,
     pixels: tuple[Any, Any],
     resize: str,
 ) -> Model:
