@@ -5,7 +5,6 @@ A file can name an entry of these lists and nothing else: what it says is looked
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from pdm_lightning.guard.checks import (
     text,
     whole,
 )
-from pdm_lightning.models import Classifier, ResNet, WrappedClassifier, wrap
+from pdm_lightning.models import Classifier, ResNet, WrappedClassifier
 from pdm_lightning.models.resnet import PreActivationBlock
 
 SOURCES = ("resnet", "torchvision", "timm", "own")
@@ -215,6 +214,8 @@ def wrapped(
         return made
     if embedding is None:
         raise ValueError("name the embedding layer, as in --embedding avgpool")
+    from pdm_lightning.models import wrap
+
     return wrap(module, embedding, num_classes, readout, mean, std)
 
 
@@ -228,8 +229,3 @@ def _resnet_arguments(network: ResNet) -> dict[str, Any]:
         "preact": isinstance(first["stage1"], PreActivationBlock),
         "leak": float(first["stage1"].act.negative_slope),
     }
-
-
-def takes(function: Any, name: str) -> bool:
-    """Whether a function has an argument of that name."""
-    return name in inspect.signature(function).parameters

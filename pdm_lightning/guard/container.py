@@ -12,13 +12,12 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pdm_lightning.durable import replacing
@@ -173,20 +172,33 @@ def write(path: Path, document: str, tensors: Mapping[str, Tensor]) -> None:
     OSError
         Where the file cannot be written.
     """
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    digest = _digest(document)
-    for name in sorted(plain):
-        if plain[name].dtype not in _NAMES:
+    # the widest first, so that each begins at a multiple of its width
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    digest, header, place = _digest(document), dict[str, Any](), 0
+    for name in order:
+        tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
             raise ValueError(
-                f"tensor {name!r} is {plain[name].dtype}: a guard file holds {', '.join(_NAMES.values())}"
+                f"tensor {name!r} is {tensor.dtype}: a guard file holds {', '.join(_NAMES.values())}"
             )
-        _add(digest, name, _NAMES[plain[name].dtype], tuple(plain[name].shape), plain[name])
+        end = place + tensor.numel() * tensor.dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    for name in sorted(tensors):
+        _add(digest, name, _NAMES[tensors[name].dtype], tensors[name].shape, tensors[name])
+    metadata = {"guard": document, "sha256": digest.hexdigest()}
+    told = json.dumps({"__metadata__": metadata, **header}).encode()
+    told += b" " * (-len(told) % 8)
     try:
-        with replacing(path) as new:
-            save_file(plain, new, {"guard": document, "sha256": digest.hexdigest()})
+        with replacing(path) as new, new.open("wb") as file:
+            file.write(struct.pack("<Q", len(told)) + told)
+            for name in order:
+                for part in _bytes_of(tensors[name]):
+                    file.write(part)
     except BaseException:
         path.with_name(f"{path.name}.new").unlink(missing_ok=True)
         raise
@@ -209,7 +221,13 @@ def _digest(document: str) -> Any:
 def _add(digest: Any, name: str, dtype: str, shape: Iterable[int], tensor: Tensor) -> None:
     """Add a tensor to a digest: what it is called and is, and its bytes."""
     digest.update(json.dumps([name, dtype, list(shape)]).encode())
-    if tensor.numel():
-        flat = tensor.reshape(-1).view(torch.uint8).numpy()
-        for start in range(0, len(flat), _CHUNK):
-            digest.update(flat[start : start + _CHUNK])
+    for part in _bytes_of(tensor):
+        digest.update(part)
+
+
+def _bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor, little by little: one that is mapped from a file need not fit into memory."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    step = _CHUNK // tensor.dtype.itemsize
+    for start in range(0, len(flat), step):
+        yield memoryview(flat[start : start + step].view(torch.uint8).numpy())  # type: ignore[arg-type]

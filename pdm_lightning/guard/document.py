@@ -18,6 +18,7 @@ from pdm_lightning.guard.architecture import MAX_CLASSES, Architecture, wrapped
 from pdm_lightning.guard.checks import (
     Check,
     GuardFileError,
+    flag,
     listing,
     maybe,
     number,
@@ -50,25 +51,31 @@ class Form:
         Width of a backbone's embedding; 0 of a wrapped network.
     readout : str
         "direct" or "reverse".
+    negate : bool
+        Of a wrapped network with a reverse readout: its own output is that readout.
     """
 
     kind: str
     embedding: str | None
     embedding_dim: int
     readout: str
+    negate: bool
 
     @classmethod
     def of(cls, classifier: Classifier) -> Form:
         """Of a classifier."""
         if isinstance(classifier, WrappedClassifier):
-            name = classifier.embedding
-            return cls("wrapped", name, 0, classifier.readout)
-        return cls("backbone", None, classifier.head.in_features, classifier.readout)
+            negate = bool(getattr(classifier, "negate", False))
+            return cls("wrapped", classifier.embedding, 0, classifier.readout, negate)
+        return cls("backbone", None, classifier.head.in_features, classifier.readout, False)
 
     def build(self, network: nn.Module, classes: int, mean: list[float], std: list[float]) -> Classifier:
         """Make the classifier of a network."""
         if self.kind == "wrapped":
-            return wrapped(network, self.embedding, classes, self.readout, mean, std)
+            classifier: Any = wrapped(network, self.embedding, classes, self.readout, mean, std)
+            if self.negate:
+                classifier.negate = True
+            return classifier  # type: ignore[no-any-return]
         return Classifier(network, self.embedding_dim, classes, self.readout, mean, std)
 
 
@@ -150,6 +157,8 @@ class Document:
             raise GuardFileError("guard.preprocessing: the network takes another number of channels")
         if (self.form.kind == "backbone") != (self.form.embedding_dim > 0):
             raise GuardFileError("guard.classifier: a backbone, and only a backbone, has an embedding_dim")
+        if self.form.negate and (self.form.kind, self.form.readout) != ("wrapped", "reverse"):
+            raise GuardFileError("guard.classifier: negate is for a wrapped network with a reverse readout")
         if self.network.source == "resnet" and self.form.embedding_dim != self.network.arguments["widths"][2]:
             raise GuardFileError("guard.classifier: embedding_dim is not the network's")
 
@@ -164,6 +173,7 @@ _DOCUMENT: Check = record(
         embedding=maybe(text()),
         embedding_dim=whole(0, 1_000_000),
         readout=one_of(("direct", "reverse")),
+        negate=flag,
     ),
     preprocessing=record(
         height=whole(1, 1024),

@@ -52,6 +52,7 @@ DOCUMENT: list[tuple[str, Any, str]] = [
     ("classifier.embedding_dim", 9, "embedding_dim is not the network's"),
     ("classifier.embedding_dim", 10**7, "a whole number from 0 to 1000000 needed"),
     ("classifier.readout", "sideways", "direct, reverse needed"),
+    ("classifier.negate", True, "negate is for a wrapped network with a reverse readout"),
     ("preprocessing.height", 10**5, "a whole number from 1 to 1024 needed"),
     ("preprocessing.height", 4, "its parts do not work together: images of shape"),
     ("preprocessing.channels", 2, "the network takes another number of channels"),
