@@ -111,7 +111,8 @@ def _judge(claim: Claim, known: list[Place]) -> list[Judged]:
     found = [_at(claim, place) for place in known if claim.speaks_of(place.data)]
     if any(one.verdict != NOT_MEASURED for one in found):
         return found
-    return [Judged(claim.id, claim.section, claim.where, claim.says, "", "", "", NOT_MEASURED, _needs(claim))]
+    says = _absent(claim, [part for one in found for part in one.parts])
+    return [Judged(claim.id, claim.section, claim.where, claim.says, "", "", "", NOT_MEASURED, says)]
 
 
 def _at(claim: Claim, place: Place) -> Judged:
@@ -125,15 +126,11 @@ def _at(claim: Claim, place: Place) -> Judged:
     return Judged(claim.id, claim.section, claim.where, claim.says, data, model, budget, verdict, says, parts)
 
 
-def _needs(claim: Claim) -> str:
-    data = f" data={','.join(claim.on)}" if claim.only else ""
-    return f"needs pdml run {claim.needs}{data}"
-
-
 def _absent(claim: Claim, parts: list[Part]) -> str:
-    """What failed or was refused, and what is needed."""
+    """What failed or was refused, and what measures it."""
     states = dict.fromkeys(part.says for part in parts if part.says)
-    return "; ".join([*states, _needs(claim)])
+    data = f" data={','.join(claim.on)}" if claim.only else ""
+    return "; ".join([*states, f"needs pdml run {claim.needs}{data}"])
 
 
 def _line(parts: list[Part], verdict: str) -> str:

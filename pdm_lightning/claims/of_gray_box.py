@@ -57,7 +57,8 @@ def _lowest(data: str, attacks: tuple[str, ...]) -> float:
     return min(_printed(data, attack, "pdm") for attack in attacks)
 
 
-def _at_least(least: float, attacks: tuple[str, ...]) -> tuple[Within, ...]:
+def _near_lowest(data: str, attacks: tuple[str, ...]) -> tuple[Within, ...]:
+    least = _lowest(data, attacks) - AUC_MARGIN
     return tuple(Within(_auc("pdm", attack), least=least) for attack in attacks)
 
 
@@ -141,9 +142,9 @@ TABLE = (
         "mnist-outstanding",
         SECTION,
         "Section 4.2",
-        "On MNIST, PDM's detection is outstanding: no AUC is below the lowest printed "
-        f"({fraction(_lowest('mnist', tuple(ATTACKS)))}).",
-        _at_least(_lowest("mnist", tuple(ATTACKS)), tuple(ATTACKS)),
+        f"On MNIST, PDM's detection is outstanding: no AUC is more than {fraction(AUC_MARGIN)} below the lowest "
+        f"printed ({fraction(_lowest('mnist', tuple(ATTACKS)))}).",
+        _near_lowest("mnist", tuple(ATTACKS)),
         NEEDS,
         on=("mnist",),
     ),
@@ -151,9 +152,9 @@ TABLE = (
         "cifar10-excellent",
         SECTION,
         "Section 4.2",
-        "On CIFAR-10, PDM's AUCs are excellent for all attacks but BIM: none is below the lowest printed "
-        f"({fraction(_lowest('cifar10', _NOT_BIM))}).",
-        _at_least(_lowest("cifar10", _NOT_BIM), _NOT_BIM),
+        "On CIFAR-10, PDM's AUCs are excellent for all attacks but BIM: none is more than "
+        f"{fraction(AUC_MARGIN)} below the lowest printed ({fraction(_lowest('cifar10', _NOT_BIM))}).",
+        _near_lowest("cifar10", _NOT_BIM),
         NEEDS,
         on=("cifar10",),
     ),

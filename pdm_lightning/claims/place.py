@@ -72,6 +72,15 @@ class Place:
     def __init__(self, rows: Iterable[Row], labels: Mapping[str, Mapping[str, str]]) -> None:
         self.rows, self.labels = list(rows), labels
         self.data, self.model, self.budget = _first(self.rows)
+        self._cells: dict[tuple[str, str, str], list[Row]] = {}
+        for row in self.rows:
+            self._cells.setdefault((row.metric, row.defense, row.attack), []).append(row)
+        self._defenses = {row.defense for row in self.rows}
+        self._swept = {
+            (hit["family"], float(hit["eps"])): hit[0]
+            for name in dict.fromkeys(row.attack for row in self.rows)
+            if (hit := _EPS.fullmatch(name))
+        }
         self._settings: dict[tuple[str, bool], tuple[str, str, str | float] | None] = {}
 
     def label(self, column: str, name: str) -> str:
@@ -80,16 +89,12 @@ class Place:
 
     def title(self, model: str) -> str:
         """The label of the defence that stands for one of the paper's models."""
-        name = self.defense(model)
-        return (
-            self.label("defense", name) if name and name in self.labels.get("defense", {}) else ROLES[model]
-        )
+        return self.labels.get("defense", {}).get(self.defense(model), ROLES[model])
 
     def defense(self, model: str) -> str:
         """The study's defence that stands for one of the paper's models: the first of its readings; may be empty."""
         readings = [name for name, role in published()["defenses"].items() if role == model]
-        have = {row.defense for row in self.rows}
-        return next((name for name in readings if name in have), "")
+        return next((name for name in readings if name in self._defenses), "")
 
     def find(self, of: Of) -> Found:
         """Look up; a mean distortion of too few successes is no value."""
@@ -108,23 +113,14 @@ class Place:
 
     def radii(self, family: str) -> list[float]:
         """The radii above 0 at which an attack was swept, ascending."""
-        found = (_EPS.fullmatch(row.attack) for row in self.rows)
-        return sorted({float(hit["eps"]) for hit in found if hit and hit["family"] == family} - {0.0})
+        return sorted({eps for known, eps in self._swept if known == family} - {0.0})
 
     def at(self, of: Of, eps: float) -> Of:
-        """The same under the attack of that radius."""
-        names = {hit[0]: float(hit["eps"]) for row in self.rows if (hit := _EPS.fullmatch(row.attack))}
-        name = next(
-            name for name, radius in names.items() if radius == eps and name.startswith(f"{of.attack}[")
-        )
-        return Of(of.metric, of.model, name, of.threat)
+        """The same under the attack of that family at one of its `radii`."""
+        return Of(of.metric, of.model, self._swept[of.attack, eps], of.threat)
 
     def _measure(self, of: Of) -> tuple[Measure, list[Row]]:
-        rows = [
-            row
-            for row in self.rows
-            if (row.metric, row.defense, row.attack) == (of.metric, self.defense(of.model), of.attack)
-        ]
+        rows = self._cells.get((of.metric, self.defense(of.model), of.attack), [])
         if of.attack != CLEAN:
             rows = self._set(rows, of)
         return aggregate(rows), rows
