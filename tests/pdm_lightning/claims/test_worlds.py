@@ -28,6 +28,8 @@ def test_there_are_enough_and_each_has_its_place() -> None:
     assert len(set(IDS)) == len(IDS)
     assert all(claim.section and claim.where and claim.says and claim.kinds and claim.on for claim in CLAIMS)
     assert {claim.section[:3] for claim in CLAIMS} >= {"2 T", "3.3", "3.5", "4.1", "4.2", "4.3", "4.4"}
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"opens with {len(CLAIMS)} claims" in " ".join(readme.split())
     # the page and the files group neighbours: no section comes twice
     sections = [claim.section for claim in CLAIMS]
     changes = [name for place, name in enumerate(sections) if place == 0 or sections[place - 1] != name]
