@@ -37,7 +37,7 @@ TABLES = (
 MEAN_AUC = ("mean_auc", "mean_auc_all")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and what is drawn as curves.
-FIGURES = (*FIGURE_KINDS, "rejection", "auc_eps", "gradients", "walk", "bound", "bandwidths")
+FIGURES = (*FIGURE_KINDS, "rejection", "auc_eps", "convergence", "gradients", "walk", "bound", "bandwidths")
 
 
 @dataclass
