@@ -29,6 +29,7 @@ from detection.knn import KNN
 from detection.lid import LID
 from detection.mahalanobis import Mahalanobis, RelativeMahalanobis
 from detection.mahalanobis_multi import MahalanobisMulti
+from detection.means import mean_interval, rank_correlation, ratio_interval
 from detection.odin import ODIN, ODINInput
 from detection.ood import Energy, MaxLogit
 from detection.softmax import MSP
@@ -69,9 +70,12 @@ __all__ = [
     "jacobian_norm",
     "joint_hits",
     "joint_success",
+    "mean_interval",
     "other_class_distance",
     "paired_auc",
     "proportion",
+    "rank_correlation",
+    "ratio_interval",
     "robust_accuracy",
     "threshold",
     "tpr_at_fpr",

@@ -35,6 +35,9 @@ BUILDERS: dict[str, Build] = {
     "tsne": _later("tsne"),
     "splits": _later("splits"),
     "gradients": _later("gradients"),
+    "bound": _later("bound"),
+    "layer_gradients": _later("layer_gradients"),
+    "walk": _later("walk"),
     "examples": _later("craft"),
     "detector": _later("detector"),
     "craft": _later("craft"),
@@ -46,6 +49,8 @@ BUILDERS: dict[str, Build] = {
     "compare": _later("compare"),
     "average": _later("average"),
     "worst": _later("worst"),
+    "rank": _later("bound", "rank"),
+    "bandwidths": _later("bandwidths"),
     "val_clean": _later("validation", "clean"),
     "val_detector": _later("validation", "fit"),
     "val_craft": _later("craft"),
@@ -89,6 +94,8 @@ _CRAFT = (
     "pdm_lightning.stages.shards",
     "pdm_lightning.stages.craft",
 )
+_MEASURE = (*_SEE, "attacks", "pdm_lightning.stages.measured")
+_BOUND = (*_MEASURE, "pdm_lightning.matching", "pdm_lightning.stages.bound")
 _VALIDATE = (
     *_SEE,
     "pdm_lightning.stages.detector",
@@ -104,6 +111,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
     "splits": ("pdm_lightning.data", "pdm_lightning.stages.splits"),
     "gradients": (*_EMBED, "attacks", "pdm_lightning.stages.features", "pdm_lightning.stages.gradients"),
+    "bound": _BOUND,
+    "layer_gradients": (*_MEASURE, "pdm_lightning.losses", "pdm_lightning.stages.layer_gradients"),
+    "walk": (*_CRAFT, "pdm_lightning.stages.measured", "pdm_lightning.stages.walk"),
     "detector": (*_SEE, "pdm_lightning.stages.detector"),
     "examples": _CRAFT,
     "craft": _CRAFT,
@@ -139,6 +149,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pdm_lightning.matching",
         "pdm_lightning.stages.score",
         "pdm_lightning.stages.worst",
+    ),
+    "rank": _BOUND,
+    "bandwidths": (
+        *_SEE,
+        "pdm_lightning.stages.detector",
+        "pdm_lightning.stages.measured",
+        "pdm_lightning.stages.bandwidths",
     ),
     "val_clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.validation"),
     "val_detector": _VALIDATE,

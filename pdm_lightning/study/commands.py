@@ -98,9 +98,9 @@ def perform(
 
 
 def _checked(cell: Cell) -> Cell:
-    """The cell with a whole card, unless another one was typed."""
-    typed = any(override.lstrip("+").startswith("card.run=") for override in cell.overrides)
-    card = cell.config["card"] | ({} if typed else {"run": "all"})
+    """The cell with a whole card, unless another one was typed, or its part of an experiment has none."""
+    settled = any(override.lstrip("+").startswith("card.run=") for override in cell.overrides)
+    card = cell.config["card"] | ({} if settled else {"run": "all"})
     return replace(cell, config=cell.config | {"card": card})
 
 
