@@ -39,27 +39,25 @@ HOW = (
 def caveat(rows: Iterable[Row], labels: Mapping[str, Mapping[str, str]]) -> str:
     """How far these verdicts reach: this study's models, budget and seeds, beside the paper's."""
     rows = list(rows)
-    models = [name for name in _names(rows, "model") if name != "resnet56"]
+    models = [_label(labels, "model", name) for name in _names(rows, "model") if name != "resnet56"]
     budgets = [name for name in _names(rows, "budget") if name != "paper"]
-    short = [
-        f"model {formats.words([_label(labels, 'model', name) for name in models])} (the paper: ResNet-56)"
-    ] * bool(models)
-    short += [f"budget {formats.words(budgets)} (the paper: 80 epochs on MNIST, 400 on CIFAR-10)"] * bool(
-        budgets
-    )
     notes = {part for row in rows for part in split_note(row.note)}
-    short += ["capped attacks"] * any(note.startswith("capped") for note in notes)
-    short += ["collapsed trainings"] * ("collapsed" in notes)
-    seeds = len({row.seed for row in rows})
-    short += [
-        "one seed, so that the intervals hold the chance of the images and not that of the training"
-    ] * (seeds == 1)
+    smaller = {
+        f"model {formats.words(models)} (the paper: ResNet-56)": bool(models),
+        f"budget {formats.words(budgets)} (the paper: 80 epochs on MNIST, 400 on CIFAR-10)": bool(budgets),
+        "capped attacks": any(note.startswith("capped") for note in notes),
+        "collapsed trainings": "collapsed" in notes,
+    }
+    lone = "one seed, so that the intervals hold the chance of the images and not that of the training"
+    full = " at its full budget" if any(smaller.values()) else ""
+    told = smaller | {lone: len({row.seed for row in rows}) == 1}
+    short = [text for text, holds in told.items() if holds]
     reach = (
         "These verdicts are on the numbers of this study: 'not reproduced' says that they do not show a claim"
     )
     if not short:
         return f"{reach}."
-    return f"{reach}, which is no refutation of the paper at its full budget. Here: {'; '.join(short)}."
+    return f"{reach}, which is no refutation of the paper{full}. Here: {'; '.join(short)}."
 
 
 def print_claims(result: StudyResult, console: Console) -> None:

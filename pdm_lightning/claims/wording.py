@@ -49,6 +49,7 @@ def metric(name: str) -> str:
         "jacobian_norm": "norm of the Jacobian",
         "eta": "embedding margin",
         "bound": "bound",
+        "bound_rank": "rank correlation",
     }
     kind, _, layer = name.partition(":")
     if layer:

@@ -124,4 +124,13 @@ def test_caveat_names_what_differs_from_the_paper() -> None:
         "Here: model ResNet-8 (the paper: ResNet-56); budget cpu (the paper: 80 epochs on MNIST, 400 on CIFAR-10); "
         "capped attacks; collapsed trainings."
     )
+    assert "no refutation of the paper. Here: one seed" in caveat(PAPER[:1], {})
     assert "; one seed" not in text and "one seed" in caveat(other[:1], {})
+
+
+def test_a_claim_on_several_data_sets_is_told_once(mixed: StudyResult) -> None:
+    text = page(mixed)
+    several = [one for one in mixed.claims if one.id == "black-box-best"]
+    assert len(several) == 2 and text.count("consistently and significantly better") == 1
+    on_mnist = sum(one.data == "mnist" for one in mixed.claims)
+    assert text.count('<p class="place">mnist, resnet56, budget paper</p>') == on_mnist
