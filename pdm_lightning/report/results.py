@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pdm_lightning.card import Card
+    from pdm_lightning.claims import Judged
 
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
@@ -197,6 +198,8 @@ class StudyResult:
     failures : list of Failure
     card : Card or None
         The evaluation card; None for a study without one.
+    claims : list of Judged
+        The paper's claims, judged on this study; empty for a study that does not ask for them.
     settings : dict of str
         Shown as a list of key and value.
     command, version : str
@@ -215,6 +218,7 @@ class StudyResult:
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     card: Card | None = None
+    claims: list[Judged] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     version: str = ""

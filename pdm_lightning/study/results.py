@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pdm_lightning.card import judge
+from pdm_lightning.claims import judge_claims
 from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, Row, StudyResult
 from pdm_lightning.stages.context import Context
@@ -51,16 +52,18 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
     ]
     evidence = gather(plan, reader.artifact, rows, (failure.node for failure in failures))
+    labels = _labels(plan)
     return StudyResult(
         name=settings["name"],
         title=settings["title"] or settings["name"],
         description=settings["description"],
         rows=rows,
         card=None if evidence is None else judge(evidence),
+        claims=judge_claims(rows, labels) if settings["report"]["claims"] else [],
         figures=figures(plan, reader.artifact, answers),
         tables=asked(plan.entries, "tables"),
         hidden=hidden(plan.entries),
-        labels=_labels(plan),
+        labels=labels,
         fitted=averages.fitted(plan.entries),
         notes=_notes(plan, outcome),
         failures=failures,

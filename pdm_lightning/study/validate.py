@@ -100,6 +100,7 @@ def _factors(config: Config) -> None:
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
