@@ -137,7 +137,8 @@ class _Reader:
             n=accuracy["n"],
         )
         for metric in CLEAN[1:]:
-            yield _row(common, metric, {"value": clean[metric], "n": clean["n"]})
+            low, high = clean.get("intervals", {}).get(metric, (None, None))
+            yield _row(common, metric, {"value": clean[metric], "low": low, "high": high, "n": clean["n"]})
         common["artifact"] = entry.nodes["train"].key
         for metric in TRAINED:
             if trained.get(metric) is not None:
