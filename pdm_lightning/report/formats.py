@@ -189,6 +189,14 @@ def metric_bound(metric: str, value: float) -> str:
     return _printing(metric)[2](value)
 
 
+def metric_difference(metric: str, value: float, *, bound: bool = False) -> str:
+    """A difference of two values of `metric` with its sign, as a cell or a bound is printed: ``+.012``, ``-1.24``."""
+    _, in_cell, in_interval = _printing(metric)
+    sign = "+" if value > 0 else "-" if value < 0 else ""
+    printed = in_interval if bound or in_cell is flag else in_cell
+    return sign + printed(abs(value))
+
+
 def metric_deviation(metric: str, value: float) -> str:
     """A standard deviation as a cell of `metric` prints it: with the digits of the value."""
     _, in_cell, in_interval = _printing(metric)
