@@ -189,12 +189,11 @@ def metric_bound(metric: str, value: float) -> str:
     return _printing(metric)[2](value)
 
 
-def metric_difference(metric: str, value: float, *, bound: bool = False) -> str:
-    """A difference of two values of `metric` with its sign, as a cell or a bound is printed: ``+.012``, ``-1.24``."""
-    _, in_cell, in_interval = _printing(metric)
+def metric_difference(metric: str, value: float) -> str:
+    """A difference of two values of `metric` with its sign and a cell's digits: ``+.012``, ``-1.24`` (points)."""
+    in_cell = _printing(metric)[1]
     sign = "+" if value > 0 else "-" if value < 0 else ""
-    printed = in_interval if bound or in_cell is flag else in_cell
-    return sign + printed(abs(value))
+    return sign + (real if in_cell is flag else in_cell)(abs(value))
 
 
 def metric_deviation(metric: str, value: float) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.cells import CLEAN, Measure
+from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.contrast import HOW, Contrast
 from pdm_lightning.report.difference_tables import ALPHA, HOLM, SEVERAL, STAR, holm
 from pdm_lightning.report.matched import NAMES, Pair
@@ -24,6 +23,9 @@ ON = {
 }
 #: What the terminal shows, unless asked for something else; the page shows all.
 HEADLINE = ("accuracy", "auc", "joint_success")
+
+SHOWN = 4
+"""Metrics without a partner that are named of one cell."""
 
 
 def family(metric: str) -> str:
@@ -84,10 +86,12 @@ def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: 
         rows.append(TableRow(of_cell(pair.names, shown), cells, marks))
     tested = sum(pair.contrast.p is not None for pair in pairs)
     if tested:
-        footnotes.add(f"{STAR} p below {formats.p_value(ALPHA)} after {HOLM} ({tested} of them).")
+        footnotes.add(
+            f"{STAR} p below {formats.p_value(ALPHA)} after {HOLM} ({tested} of them), in brackets."
+        )
     reach = max((abs(x) for p in pairs for x in _limits(p.contrast)), default=0.0)
     scale = (-reach, reach) if reach > 0 else None
-    legend = f"0 in the middle, {formats.metric_difference(metric, reach, bound=True)} at the right end"
+    legend = f"0 in the middle, {formats.metric_difference(metric, reach)} at the right end"
     return Table(
         name=formats.slug(metric.replace("@", "-at-")),
         kind="side_by_side",
@@ -127,7 +131,7 @@ def _difference(pair: Pair, lifted: dict[int, float], footnotes: Footnotes) -> C
         return Cell(f"n/a (n={n})" if n else "n/a", status="n/a")
     interval = ""
     if one.low is not None and one.high is not None:
-        low, high = (formats.metric_difference(metric, limit, bound=True) for limit in (one.low, one.high))
+        low, high = (formats.metric_difference(metric, limit) for limit in (one.low, one.high))
         interval = f"[{low}, {high}]"
     seeds = one.how == "seeds"
     return Cell(
@@ -151,7 +155,7 @@ def _judged(one: Contrast, p: float | None, footnotes: Footnotes) -> list[Cell]:
             "p n/a: no test without an interval on both sides, with two seeds, or where none differs."
         )
         return [Cell("n/a", status="n/a"), how]
-    told = () if p == one.p else (f"Holm {formats.p_value(p)}",)
+    told = () if p == one.p else (f"({formats.p_value(p)})",)
     return [Cell(formats.p_value(one.p), details=told, sort=one.p), how]
 
 
@@ -196,29 +200,35 @@ def _test(metric: str) -> str:
     return "with the interval of a paired difference of rates and McNemar's exact p-value"
 
 
-def alone_table(alone: Sequence[tuple[str, Row]], a: str, b: str) -> list[Table]:
-    """What has no partner: a row each, in a table that stands with all numbers; none where everything has one."""
-    if not alone:
-        return []
-    footnotes, rows = Footnotes(), []
+def grouped(alone: Sequence[tuple[str, Row]]) -> dict[tuple[str, str], list[str]]:
+    """The metrics of rows without a partner, by side (``a`` or ``b``) and cell."""
+    shown = [name for name in NAMES if len({str(getattr(row, name)) for _, row in alone}) > 1]
+    found: dict[tuple[str, str], list[str]] = {}
     for side, row in alone:
-        label = of_cell({name: str(getattr(row, name)) for name in NAMES}, NAMES)
-        found = Measure(
-            row.status, row.value, row.ci_low, row.ci_high, n=None if row.n is None else (row.n, row.n)
-        )
-        value = replace(make_cell(row.metric, found, footnotes), strip=None, sort=None)
-        rows.append(
-            TableRow(label, [Cell(a if side == "a" else b), Cell(formats.metric_label(row.metric)), value])
-        )
-    return [
-        Table(
-            name="without-a-partner",
-            kind="summary",
-            title="Without a partner",
-            caption="Results that one side has and the other one does not: nothing is compared with them.",
-            row_header="Cell",
-            columns=[Column("Only in"), Column("Metric"), Column("Value")],
-            rows=rows,
-            footnotes=footnotes.lines(),
-        )
+        cell = of_cell({name: str(getattr(row, name)) for name in NAMES}, shown or ["attack"])
+        found.setdefault((side, cell), []).append(row.metric)
+    return found
+
+
+def alone_table(alone: Sequence[tuple[str, Row]], a: str, b: str) -> list[Table]:
+    """What has no partner: a line a cell, in a table that stands below the others; none where all have one."""
+    rows = [
+        TableRow(cell, [Cell(a if side == "a" else b), Cell(formats.count(len(metrics))), _few(metrics)])
+        for (side, cell), metrics in grouped(alone).items()
     ]
+    table = Table(
+        name="without-a-partner",
+        kind="summary",
+        title="Without a partner",
+        caption="What one side has and the other one does not: nothing is compared with it. The CSV has the numbers.",
+        row_header="Cell",
+        columns=[Column("Only in"), Column("Numbers"), Column("Metrics")],
+        rows=rows,
+    )
+    return [table] if rows else []
+
+
+def _few(metrics: Sequence[str]) -> Cell:
+    """Names of metrics, not more than fit a line."""
+    shown = ", ".join(metrics[:SHOWN])
+    return Cell(f"{shown} and {len(metrics) - SHOWN} more" if len(metrics) > SHOWN else shown)

@@ -18,7 +18,7 @@ from pdm_lightning.report.contrast import Contrast
 from pdm_lightning.report.matched import NAMES, ByImage, Matched, match, pair, same, values
 from pdm_lightning.report.results import Row
 from pdm_lightning.report.side_by_side import SideBySide, notes, write_side_by_side
-from pdm_lightning.report.side_by_side_tables import HEADLINE, family, of_cell
+from pdm_lightning.report.side_by_side_tables import HEADLINE, family, grouped
 from pdm_lightning.report.terminal import print_table
 from pdm_lightning.store import Store
 from pdm_lightning.study.sides import Side, check_filters, chosen, read_filter, read_side
@@ -26,7 +26,7 @@ from pdm_lightning.study.sides import Side, check_filters, chosen, read_filter, 
 WIDE = 120
 """Columns that a table may take here."""
 SHOWN = 5
-"""How many results without a partner the terminal names."""
+"""How many cells without a partner the terminal names."""
 _TEXT = """\
 A and B: a study's name in <output>/report, the folder of a report, or a results.csv; each may be followed by :defence.
 Cells are matched by data, model, budget, defense, threat, attack, detector, bandwidth, seed and metric, but for what
@@ -219,9 +219,10 @@ def _print(result: SideBySide, every: bool, page: Path) -> None:
         say(f"No value on both sides in any cell: {'; '.join(empty)}.")
     for note in notes(result):
         say(note)
-    for side, row in result.alone[:SHOWN]:
-        cell = of_cell({name: str(getattr(row, name)) for name in NAMES}, NAMES)
-        say(f"  only in {result.a if side == 'a' else result.b}: {cell}: {row.metric}")
-    if len(result.alone) > SHOWN:
-        say(f"  and {len(result.alone) - SHOWN} more")
+    cells = grouped(result.alone)
+    for (side, cell), metrics in list(cells.items())[:SHOWN]:
+        many = f"{len(metrics)} numbers" if len(metrics) > 1 else metrics[0]
+        say(f"  only in {result.a if side == 'a' else result.b}: {cell} ({many})")
+    if len(cells) > SHOWN:
+        say(f"  and {len(cells) - SHOWN} more cells")
     console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)

@@ -77,7 +77,9 @@ def read_side(word: str, output: Path) -> Side:
     if path is None:
         study, colon, defense = word.rpartition(":")
         path = _find(study, output) if colon and study else None
-        if path is None or not defense:
+        if path is not None and not defense:
+            raise ValueError(f"'{word}' names no defence after the colon: {study}:NAME, or {study} for all")
+        if path is None:
             raise ValueError(_unknown(study if colon and study else word, output))
     rows = _read(path)
     known = list(dict.fromkeys(row.defense for row in rows))
