@@ -112,6 +112,12 @@ def notes(result: SideBySide) -> list[str]:
     told = [f"Compared: {column} {a} (A) with {b} (B)." for column, (a, b) in result.compared.items()]
     if len(result.compared) > 1:
         told.append("More than one thing differs: what a difference comes from, these numbers cannot tell.")
+    known = result.tables
+    empty = dict.fromkeys(
+        formats.metric_label(pair.metric) for pair in result.pairs if pair.metric not in known
+    )
+    if empty:
+        told.append(f"No cell has a value on both sides: {'; '.join(empty)}.")
     unpaired = [pair.contrast for pair in result.pairs if pair.contrast.how == "unpaired"]
     whys = Counter(one.why for one in unpaired if one.why and one.value is not None)
     told += [f"{number} unpaired: {why}." for why, number in whys.most_common()]

@@ -59,7 +59,9 @@ def significant(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def metric_tables(pairs: Sequence[Pair], a: str, b: str) -> dict[str, Table]:
-    """A table for each metric, by its name; cells in the order of A.
+    """A table for each metric that both sides know of some cell, by its name; cells in the order of A.
+
+    What the terminal shows comes first.
 
     Parameters
     ----------
@@ -68,10 +70,15 @@ def metric_tables(pairs: Sequence[Pair], a: str, b: str) -> dict[str, Table]:
         How the sides are called.
     """
     lifted = corrected(pairs)
-    metrics = sorted(dict.fromkeys(pair.metric for pair in pairs), key=formats.metric_position)
+    known = dict.fromkeys(pair.metric for pair in pairs if pair.contrast.value is not None)
+    metrics = sorted(known, key=_position)
     return {
         metric: _table(metric, [p for p in pairs if p.metric == metric], lifted, a, b) for metric in metrics
     }
+
+
+def _position(metric: str) -> tuple[bool, int]:
+    return family(metric) not in HEADLINE, formats.metric_position(metric)
 
 
 def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: str) -> Table:
@@ -114,13 +121,13 @@ def _columns(pairs: Sequence[Pair]) -> tuple[list[str], dict[str, str]]:
         found = {pair.names[name] for pair in pairs}
         if len(found) > 1:
             shown.append(name)
-        elif (only := found.pop()) and only != CLEAN:
+        elif (only := found.pop()) and only != CLEAN and " | " not in only:
             fixed[name] = only
     return shown or [next((name for name in ("attack", "data") if name in fixed), "data")], fixed
 
 
 def _limits(one: Contrast) -> list[float]:
-    return [number for number in (one.value, one.low, one.high) if number is not None]
+    return [number for number in (one.low, one.high) if number is not None]
 
 
 def _difference(pair: Pair, lifted: dict[int, float], footnotes: Footnotes) -> Cell:
@@ -141,7 +148,7 @@ def _difference(pair: Pair, lifted: dict[int, float], footnotes: Footnotes) -> C
         details=(f"{n} seeds",) if seeds else (),
         marks=STAR if lifted.get(id(pair), 1.0) < ALPHA else "",
         sort=one.value,
-        strip=Strip(one.value, one.low, one.high),
+        strip=None if one.low is None else Strip(one.value, one.low, one.high),
     )
 
 

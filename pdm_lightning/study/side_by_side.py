@@ -209,14 +209,10 @@ def _print(result: SideBySide, every: bool, page: Path) -> None:
     def say(line: str) -> None:
         console.print(line, style="dim", highlight=False, markup=False)
 
-    valued = {pair.metric for pair in result.pairs if pair.contrast.value is not None}
-    tables = {metric: table for metric, table in result.tables.items() if metric in valued}
+    tables = result.tables
     headline = {metric: table for metric, table in tables.items() if family(metric) in HEADLINE}
     for table in (tables if every or not headline else headline).values():
         print_table(table, console, widest=WIDE)
-    empty = [table.title for metric, table in result.tables.items() if metric not in valued]
-    if empty:
-        say(f"No value on both sides in any cell: {'; '.join(empty)}.")
     for note in notes(result):
         say(note)
     cells = grouped(result.alone)
