@@ -93,9 +93,8 @@ def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: 
         rows.append(TableRow(of_cell(pair.names, shown), cells, marks))
     tested = sum(pair.contrast.p is not None for pair in pairs)
     if tested:
-        footnotes.add(
-            f"{STAR} p below {formats.p_value(ALPHA)} after {HOLM} ({tested} of them), in brackets."
-        )
+        among = f"{tested} of them, in brackets" if tested > 1 else "1 of them"
+        footnotes.add(f"{STAR} p below {formats.p_value(ALPHA)} after {HOLM} ({among}).")
     reach = max((abs(x) for p in pairs for x in _limits(p.contrast)), default=0.0)
     scale = (-reach, reach) if reach > 0 else None
     legend = f"0 in the middle, {formats.metric_difference(metric, reach)} at the right end"

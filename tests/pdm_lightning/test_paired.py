@@ -136,7 +136,7 @@ def test_auc_on_the_images_fooled_in_both(toys: tuple[Toy, Toy]) -> None:
     b = (torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.3, 0.8]))
     assert found.value == pytest.approx(auc(*a) - auc(*b)) and found.n == 3
     assert found == paired_difference(*a, *b, resamples=200)
-    # 2/3: .9 beats all, .4 and .3 two of three; b: .2 beats one and ties one, .3 two and ties one, .8 all
+    # A: .9 beats all three, .4 and .3 two each; B: .2 beats one and ties with one, .3 two and one, .8 all three
     assert found.value == pytest.approx(7 / 9 - 7 / 9)
 
 
