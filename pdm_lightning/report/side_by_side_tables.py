@@ -91,9 +91,11 @@ def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: 
         judged = _judged(pair.contrast, lifted.get(id(pair)), footnotes)
         cells = [*sides, _difference(pair, lifted, footnotes), *judged]
         rows.append(TableRow(of_cell(pair.names, shown), cells, marks))
+    for way in _ways(metric, pairs):
+        footnotes.add(way)
     tested = sum(pair.contrast.p is not None for pair in pairs)
     if tested:
-        among = f"{tested} of them, in brackets" if tested > 1 else "1 of them"
+        among = f"{tested} of them; in brackets where it is another p" if tested > 1 else "1 of them"
         footnotes.add(f"{STAR} p below {formats.p_value(ALPHA)} after {HOLM} ({among}).")
     reach = max((abs(x) for p in pairs for x in _limits(p.contrast)), default=0.0)
     scale = (-reach, reach) if reach > 0 else None
@@ -102,7 +104,7 @@ def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: 
         name=formats.slug(metric.replace("@", "-at-")),
         kind="side_by_side",
         title=formats.metric_label(metric),
-        caption=_caption(metric, pairs, fixed, f"{a} minus {b}"),
+        caption=_caption(metric, fixed, f"{a} minus {b}"),
         row_header="Cell",
         columns=[Column(a), Column(b), Column("Difference", scale=scale), Column("p"), Column("How")],
         rows=rows,
@@ -176,26 +178,26 @@ def _capped(pair: Pair, footnotes: Footnotes) -> str:
     return mark
 
 
-def _caption(metric: str, pairs: Sequence[Pair], fixed: dict[str, str], what: str) -> str:
-    ways = {pair.contrast.how for pair in pairs}
-    several = any(pair.a.seeds_ok > 1 for pair in pairs)
+def _caption(metric: str, fixed: dict[str, str], what: str) -> str:
     where = "; ".join(f"{name} {value}" for name, value in fixed.items())
     points = ", in points" if formats.metric_label(metric).endswith("%") else ""
-    parts = [
-        f"Difference: {what}{points}, with its 95 % interval.",
-        f"{where[:1].upper()}{where[1:]}." if where else "",
-        f"By image: over {ON.get(family(metric), 'all test images')}, {_test(metric)}."
-        if "images" in ways
-        else "",
-        "By seed: Student's t interval of the mean difference." if "seeds" in ways else "",
-        SEVERAL if several else "",
-        UNPAIRED if "unpaired" in ways and any(p.contrast.low is not None for p in pairs) else "",
-    ]
-    return " ".join(part for part in parts if part)
+    said = f"Difference: {what}{points}, with its 95 % interval."
+    return f"{said} {where[:1].upper()}{where[1:]}." if where else said
+
+
+def _ways(metric: str, pairs: Sequence[Pair]) -> list[str]:
+    """How the differences of a table were taken."""
+    ways = {pair.contrast.how for pair in pairs if pair.contrast.low is not None}
+    told = {
+        "images": f"by image: over {ON.get(family(metric), 'all test images')}, {_test(metric)}.",
+        "seeds": f"by seed: Student's t interval of the mean difference. {SEVERAL}",
+        "unpaired": UNPAIRED,
+    }
+    return [text for how, text in told.items() if how in ways]
 
 
 UNPAIRED = (
-    "Unpaired: from the two intervals, as if the sides had nothing in common; on the same images that is wider than "
+    "unpaired: from the two intervals, as if the sides had nothing in common; on the same images that is wider than "
     "need be."
 )
 

@@ -69,6 +69,28 @@ def test_two_defences_of_a_real_study(output: Path, capsys: Capture) -> None:
     assert {by_name["none", "accuracy"]["paired"], by_name["none", "dbi"]["paired"]} == {"images", "unpaired"}
 
 
+def test_the_same_as_the_study_s_own_table_of_differences(tiny_study: Any, tmp_path: Path) -> None:
+    output = tmp_path / "outputs"
+    shutil.copytree(tiny_study.output, output)
+    own = ("paths.output=", "report.tables=", "report.figures=")
+    words = [word for word in tiny_study.words if not word.startswith(own)]
+    words += [f"paths.output={output}", "report.tables=[differences]", "report.figures=[]"]
+    assert main(["run", *words]) == 0
+    assert main(["compare", "tiny:pdm", "tiny:ce", "--output", str(output)]) == 0
+    told = {(row.attack, row.metric): row for row in read_csv(output / "report" / "tiny" / "results.csv")}
+    found = {(line["attack"], line["metric"]): line for line in lines(output, "tiny-pdm-vs-tiny-ce")}
+    for attack in ("fgsm_010", "bim_010"):
+        line, row = found[attack, "joint_success@0.05"], told[attack, "joint_success_minus:ce@0.05"]
+        assert [float(line[key]) for key in ("difference", "low", "high")] == [
+            row.value,
+            row.ci_low,
+            row.ci_high,
+        ]
+        assert float(line["p"]) == told[attack, "p_joint_success_minus:ce@0.05"].value
+        assert int(line["n"]) == row.n
+    assert not any("minus" in metric for _, metric in found)
+
+
 def test_chosen_attacks_and_metrics(output: Path, capsys: Capture) -> None:
     words = ["attack=bim_010", "metric=auc_all,misclassified_rate", "--output", str(output)]
     assert main(["compare", "tiny:pdm", "tiny:ce", *words]) == 0
@@ -185,7 +207,7 @@ def test_words_that_are_wrong(output: Path, capsys: Capture) -> None:
         capsys, "tiny:ce", "tiny:pdm", "defense=ce", here
     )
     assert "names nothing" in refused(capsys, "tiny:ce", "tiny:pdm", "metric=", here)
-    assert "--bogus; pdml compare --help explains" in refused(capsys, "tiny:ce", "tiny:pdm", "--bogus", here)
+    assert "--bogus; pdml compare --help explains" in refused(capsys, "tiny:ce", "tiny:pdm", "--bogus")
     assert "did you mean 'compare'?" in (main(["comapre"]), capsys.readouterr().err)[1]
 
 

@@ -83,7 +83,8 @@ def test_what_a_row_says(auc: Table) -> None:
     assert (b.value, difference.value, difference.interval) == (".800", "+.100", "[+.050, +.150]")
     assert (difference.n, p.value, how.value) == ("100", ".02", "by image")
     assert [cell.value for cell in auc.rows[3].cells[3:]] == ["n/a", "unpaired"]
-    assert "fooled in both" in auc.caption and "Unpaired: from the two intervals" in auc.caption
+    assert any("fooled in both" in note for note in auc.footnotes)
+    assert any(note.startswith("unpaired: from the two intervals") for note in auc.footnotes)
     assert (
         "Budget smoke" not in auc.caption and "budget smoke" in auc.caption and "ce | pdm" not in auc.caption
     )
@@ -112,8 +113,11 @@ def test_a_metric_without_a_value_anywhere_is_named_and_has_no_table() -> None:
 
 def test_seeds_stand_for_images() -> None:
     pair = replace(PAIRS[0], contrast=Contrast("seeds", 0.1, 0.02, 0.18, 0.03, 3))
-    cell = metric_tables([pair], "a", "b")["auc"].rows[0].cells[2]
+    table = metric_tables([pair], "a", "b")["auc"]
+    cell = table.rows[0].cells[2]
     assert (cell.n, cell.details) == ("", ("3 seeds",))
+    (told,) = [note for note in table.footnotes if note.startswith("by seed: Student's t")]
+    assert "none with two" in told
 
 
 def test_what_has_no_partner_is_counted_and_listed() -> None:
