@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from detection.base import Detector, threshold
 from detection.bound import Bound, distortion_bound, jacobian_norm, other_class_distance
-from detection.clusters import cluster_distance, cluster_variance, davies_bouldin
+from detection.clusters import cluster_distance, cluster_intervals, cluster_variance, davies_bouldin
 from detection.distortion import Distortion, distortion
 from detection.dknn import DkNN
 from detection.entropy import NonMaximalEntropy
@@ -29,6 +29,7 @@ from detection.knn import KNN
 from detection.lid import LID
 from detection.mahalanobis import Mahalanobis, RelativeMahalanobis
 from detection.mahalanobis_multi import MahalanobisMulti
+from detection.means import mean_interval, rank_correlation, ratio_interval
 from detection.odin import ODIN, ODINInput
 from detection.ood import Energy, MaxLogit
 from detection.softmax import MSP
@@ -60,6 +61,7 @@ __all__ = [
     "auc",
     "bootstrap_auc",
     "cluster_distance",
+    "cluster_intervals",
     "cluster_variance",
     "davies_bouldin",
     "detected",
@@ -69,9 +71,12 @@ __all__ = [
     "jacobian_norm",
     "joint_hits",
     "joint_success",
+    "mean_interval",
     "other_class_distance",
     "paired_auc",
     "proportion",
+    "rank_correlation",
+    "ratio_interval",
     "robust_accuracy",
     "threshold",
     "tpr_at_fpr",

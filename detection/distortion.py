@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.intervals import Interval
+from detection.means import mean_interval
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,4 @@ def distortion(l2: Tensor, pixels: int, *, resamples: int = 1000, seed: int = 0)
         return Distortion(Interval(None, None, None, 0), None, None, None)
     values = values / math.sqrt(pixels)
     q25, median, q75 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))
-    return Distortion(_bootstrap_mean(values, resamples, seed), q25, median, q75)
-
-
-def _bootstrap_mean(values: NDArray[np.float64], resamples: int, seed: int) -> Interval:
-    n, mean = len(values), float(values.mean())
-    if n == 1:  # its resamples are all alike, which would pass for certainty
-        return Interval(mean, None, None, 1)
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, n, n)].mean() for _ in range(resamples)]
-    low, high = (float(q) for q in np.quantile(means, [0.025, 0.975]))
-    return Interval(mean, low, high, n)
+    return Distortion(mean_interval(values, resamples=resamples, seed=seed), q25, median, q75)

@@ -18,10 +18,12 @@ NO_RATE = frozenset(
         *("distortion", "distortion_median", "distortion_q25", "distortion_q75"),
         *("val_accuracy", "images_seen", "collapsed", "proxy_agreement"),
         *("p_minus", "p_joint_success_minus"),
+        *("eta", "eta_q01"),
     }
 )
 """Metrics, without what follows ``@`` or ``:``, that need no interval and no `LEAST` images: sizes and times,
-distances (judged beside their success rate), p-values, and what tells of a training. All others are rates."""
+distances (judged beside their success rate), smallest distances, p-values, and what tells of a training. All others
+are rates."""
 NAMES = ("data", "model", "defense", "seed", "budget", "threat", "attack", "detector", "bandwidth")
 """What tells the rows of one cell from those of another."""
 

@@ -24,7 +24,9 @@ def gradients(evidence: Evidence) -> Finding:
         if model.gradients:
             found.judge(model.title, "; ".join(_masked(model.gradients)), **model.gradients)
     for run in evidence.study():
-        if not run.passes.any():
+        if run.ball is not None and run.ball[1] == 0:
+            found.skip(f"{run.name}: moves nothing, and is not asked to")
+        elif not run.passes.any():
             found.skip(f"{run.name}: takes no gradient")
         elif run.lean:
             found.skip(f"{run.name}: declared lean")

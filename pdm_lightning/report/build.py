@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pdm_lightning.report.ablation_table import ablation_tables
 from pdm_lightning.report.black_box_table import black_box_tables
+from pdm_lightning.report.bound_table import bound_tables
 from pdm_lightning.report.cells import Cube
 from pdm_lightning.report.detector_tables import detector_tables
 from pdm_lightning.report.difference_tables import difference_tables
+from pdm_lightning.report.gradient_table import gradient_tables
 from pdm_lightning.report.joint_tables import joint_tables
 from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
 from pdm_lightning.report.results import MEAN_AUC, StudyResult
@@ -26,10 +28,14 @@ def build_tables(result: StudyResult) -> list[Table]:
         "detectors": detector_tables,
         "differences": difference_tables,
         "ablation": ablation_tables,
+        "gradients": gradient_tables,
+        "bound": bound_tables,
         "summary": summary_tables,
     }
-    cube = Cube(row for row in result.rows if row.metric not in MEAN_AUC)
-    tables = [table for kind in dict.fromkeys(result.tables) for table in makers[kind](result, cube)]
+    rows = [row for row in result.rows if row.metric not in MEAN_AUC]
+    tables: list[Table] = []
+    for kind in dict.fromkeys(result.tables):
+        tables += makers[kind](result, Cube(row for row in rows if result.shows(kind, row)))
     used: dict[str, int] = {}
     for table in tables:
         used[table.name] = used.get(table.name, 0) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pdm_lightning.report.palette import DASHES, MARKERS, Theme
 
@@ -23,7 +23,7 @@ def draw_panel(ax: Axes, kind: str, panel: Mapping[str, Any], theme: Theme) -> N
     ax.set_facecolor(theme.paper)
     for spine in ax.spines.values():
         spine.set_color(theme.grid)
-    ax.tick_params(colors=theme.faint, labelsize=8, length=0)
+    ax.tick_params(which="both", colors=theme.faint, labelsize=8, length=0)
     {"tsne": _tsne, "confusion": _confusion, "curves": _curves}[kind](ax, panel, theme)
     # a single dollar sign is text, not mathematics
     title = "\n".join(textwrap.wrap(_plain(panel.get("title", "")), 60))
@@ -101,6 +101,16 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
     for k, series in enumerate(panel["series"]):
         x, y = np.asarray(series["x"], dtype=float), np.asarray(series["y"], dtype=float)
         colour = theme.categories[k % len(theme.categories)]
+        if series.get("plain"):
+            ax.plot(
+                x,
+                y,
+                color=theme.faint,
+                label=_plain(str(series["label"])),
+                linewidth=1.1,
+                linestyle=DASHES[1],
+            )
+            continue
         if series.get("low") is not None and series.get("high") is not None:
             low, high = (np.asarray(series[key], dtype=float) for key in ("low", "high"))
             ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -118,24 +128,49 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    _scale_x(ax, panel)
+    turned = _scale_x(ax, panel)
+    if panel.get("y_log"):
+        _logarithmic(ax, "y")
     ax.set_xlabel(_plain(panel.get("x_label", "")), color=theme.faint, fontsize=9)
     ax.set_ylabel(_plain(panel.get("y_label", "")), color=theme.faint, fontsize=9)
     if panel["series"]:
-        ax.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, handlelength=3.2)
+        wide = max(len(_plain(str(series["label"]))) for series in panel["series"])
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.34 if turned else -0.17),  # under the plot, where it hides no point
+            ncols=3 if wide < 14 else 2 if wide < 24 else 1,
+            frameon=False,
+            fontsize=8.5,
+            labelcolor=theme.ink,
+            handlelength=3.2,
+        )
 
 
-def _scale_x(ax: Axes, panel: Mapping[str, Any]) -> None:
-    """A logarithmic axis, one of names, or a plain one."""
-    names = panel.get("x_names")
+def _scale_x(ax: Axes, panel: Mapping[str, Any]) -> bool:
+    """A logarithmic axis, one of names, or a plain one; whether its labels are turned."""
+    names, turned = panel.get("x_names"), False
     if panel.get("x_log"):
-        ax.set_xscale("log")
-        ax.tick_params(axis="x", which="minor", length=0)
+        _logarithmic(ax, "x")
     elif names and len(names) <= MANY_CLASSES:
         ax.set_xticks(range(len(names)), [_plain(str(name)) for name in names])
-        ax.tick_params(axis="x", rotation=30 if max(map(len, names)) > 5 else 0)
+        turned = max(map(len, names)) > 5
+        ax.tick_params(axis="x", rotation=30 if turned else 0)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6))
+    return turned
+
+
+def _logarithmic(ax: Axes, which: str) -> None:
+    """A logarithmic axis with plain numbers: at the powers of ten, and between them where there are few."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    ax.set(**{f"{which}scale": "log"})
+    low, high = axis.get_view_interval()
+    narrow, middling = high < 8 * low, high < 150 * low
+    axis.set_major_locator(
+        LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5) if middling else (1,))
+    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _plain(text: str) -> str:

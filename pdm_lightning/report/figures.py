@@ -15,7 +15,7 @@ from pdm_lightning.report.palette import LIGHT, Theme
 from pdm_lightning.report.results import Figure
 
 #: Inches of one panel, by kind of figure.
-PANEL_SIZE = {"tsne": (4.2, 4.3), "confusion": (4.6, 4.7), "curves": (4.8, 3.6)}
+PANEL_SIZE = {"tsne": (4.2, 4.3), "confusion": (4.6, 4.7), "curves": (4.8, 4.0)}
 DPI = 150
 MAX_COLUMNS = 3
 

@@ -117,6 +117,15 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
     "l2_mean": ("Mean L2 distance", real, real),
     "linf_mean": ("Mean L-infinity distance", real, real),
     "l0_mean": ("Mean changed pixel values", real, real),
+    "eta": ("Smallest distance between embeddings of two classes, eta", real, real),
+    "eta_q01": ("The same, 1 % quantile", real, real),
+    "jacobian_norm": ("Norm of the embedding's Jacobian, ||J||", real, real),
+    "bound": ("eta / ||J||", real, real),
+    "bound_rank": ("Rank correlation of eta / ||J|| and the distance needed", signed, signed),
+    "below_bound": ("Images that needed less than eta / ||J||, %", percent, percent_short),
+    "gradient_first": ("Gradient at the embedding before the first step", real, real),
+    "gradient_last": ("Gradient at the embedding after the last step", real, real),
+    "gradient_growth": ("Growth of the gradient at the embedding", real, real),
     "passes": ("Gradients (or queries) an image", real, real),
     "seconds": ("Time", seconds, seconds),
     "images_seen": ("Images seen in training", count, count),
@@ -130,6 +139,11 @@ DIFFERENCES: dict[str, tuple[str, Callable[[float], str]]] = {
     "p_minus": ("p-value of the AUC against", p_value),
     "joint_success_minus": ("Joint success, points, minus that of", percent_points),
     "p_joint_success_minus": ("p-value of the joint success against", p_value),
+}
+#: Mean norms at a layer, ``gradient_attack:<layer>``.
+GRADIENTS = {
+    "gradient_attack": "Gradient of the attack loss at",
+    "gradient_train": "Gradient of the training loss at",
 }
 #: Norms of balls and distances, as they are printed.
 NORMS = {"linf": "L-inf", "l2": "L2"}
@@ -206,7 +220,12 @@ def metric_deviation(metric: str, value: float) -> str:
 
 
 def within(metric: str, value: float) -> float:
-    """`value` cut off where `metric` cannot be: rates, AUCs and p-values end at 0 and 1, other known ones at 0."""
+    """`value` cut off where `metric` cannot be: rates, AUCs and p-values end at 0 and 1, correlations at -1 and 1.
+
+    Differences of either end at -1 and 1, other known metrics at 0.
+    """
+    if _printing(metric)[1] is signed:
+        return min(1.0, max(-1.0, value))
     if _printing(metric)[1] in (fraction, percent, p_value):
         return min(1.0, max(0.0, value))
     return max(0.0, value) if metric in METRICS else value
@@ -226,6 +245,9 @@ def _printing(metric: str) -> tuple[str, Callable[[float], str], Callable[[float
     at = at_threshold(metric)
     if at:
         return f"{AT_THRESHOLD[at[0]]} at {false_positives(at[1])}, %", percent, percent_short
+    name, colon, layer = metric.partition(":")
+    if colon and name in GRADIENTS:
+        return f"{GRADIENTS[name]} {layer}", real, real
     taken = difference_of(metric)
     if taken:
         name, reference, fpr = taken

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pdm_lightning.claims.render import page as page_of_claims
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.palette import DARK, LIGHT
 from pdm_lightning.report.results import MEAN_AUC, Figure, StudyResult
@@ -39,6 +40,7 @@ def render_page(
     environment.globals.update(percent=percent, from_right=from_right, runs=runs, starts_group=starts_group)
     return environment.get_template("page.html").render(
         result=result,
+        claims=page_of_claims(result),
         main_tables=[table for table in tables if table.kind != "summary"],
         summaries=[table for table in tables if table.kind == "summary"],
         figures=[_figure(figure) for figure in result.figures],

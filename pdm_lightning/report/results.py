@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pdm_lightning.card import Card
+    from pdm_lightning.claims import Judged
 
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
@@ -29,13 +30,15 @@ TABLES = (
     "detectors",
     "differences",
     "ablation",
+    "gradients",
+    "bound",
     "summary",
 )
 #: A detector's mean AUC over the attacks that no detector beside it was fitted on, and over all; of no attack's cell.
 MEAN_AUC = ("mean_auc", "mean_auc_all")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
-#: What ``report.figures`` may ask for: each kind, and ``rejection``, which is drawn as curves.
-FIGURES = (*FIGURE_KINDS, "rejection")
+#: What ``report.figures`` may ask for: each kind, and what is drawn as curves.
+FIGURES = (*FIGURE_KINDS, "rejection", "auc_eps", "convergence", "gradients", "walk", "bound", "bandwidths")
 
 
 @dataclass
@@ -101,6 +104,12 @@ class Row:
             )
 
 
+def cell_of(row: Row) -> tuple[str, ...]:
+    """The cell that a row belongs to, by its names; a model's own rows belong to the model."""
+    model = (row.data, row.model, row.defense, row.budget, str(row.seed))
+    return model if row.attack == "none" else (*model, row.threat, row.attack, row.detector)
+
+
 @dataclass
 class Figure:
     """The data of one figure.
@@ -121,8 +130,9 @@ class Figure:
         - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
-          ``y`` and, optionally, ``low`` and ``high``, or ``points`` (true: no line through them). Optional for the
-          x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...
+          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them) or ``plain`` (true: a
+          thin line to compare with). Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the
+          places 0, 1, ...; for the other one ``y_log``.
 
     Raises
     ------
@@ -176,6 +186,8 @@ class StudyResult:
     figures : list of Figure
     tables : list of str
         Which of :data:`TABLES`, in order.
+    hidden : dict of set
+        By table, the cells (see :meth:`cell_of`) that did not ask to stand in it; what is no cell's own row is shown.
     labels : dict of dict
         Per column (``data``, ``model``, ``defense``, ``attack``, ...), name -> label to print. The order
         is the order of display; a name without a label is shown as it is, after the others.
@@ -186,6 +198,8 @@ class StudyResult:
     failures : list of Failure
     card : Card or None
         The evaluation card; None for a study without one.
+    claims : list of Judged
+        The paper's claims, judged on this study; empty for a study that does not ask for them.
     settings : dict of str
         Shown as a list of key and value.
     command, version : str
@@ -198,11 +212,13 @@ class StudyResult:
     rows: list[Row] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     tables: list[str] = field(default_factory=lambda: list(TABLES))
+    hidden: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     fitted: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     card: Card | None = None
+    claims: list[Judged] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     version: str = ""
@@ -211,6 +227,10 @@ class StudyResult:
         unknown = [table for table in self.tables if table not in TABLES]
         if unknown:
             raise ValueError(f"table {unknown[0]!r} is unknown: use {', '.join(TABLES)}")
+
+    def shows(self, table: str, row: Row) -> bool:
+        """Whether `row` stands in `table`."""
+        return cell_of(row) not in self.hidden.get(table, ())
 
     def label(self, column: str, name: str) -> str:
         """The label of `name` in `column`, or the name itself."""

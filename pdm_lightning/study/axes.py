@@ -13,6 +13,9 @@ from hydra.core.override_parser.types import Override
 from pdm_lightning.study.assemble import Assembler, Compose
 from pdm_lightning.study.cell import Cell
 
+#: How results are shown and judged: no axis.
+_SHOWN = ("report.", "card.")
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -74,6 +77,8 @@ def narrowed(
     }
     typed = {axis.key: axis for axis in parse_axes([], arguments, loader)}
     left: dict[str, str] = {}
+    for key in [key for key in own if key in typed and key.startswith(_SHOWN)]:
+        del own[key]  # no axis of the part: the command line's word counts
     for key, axis in own.items():
         asked = set(typed[key].words) if key in typed else set(axis.words)
         kept = [word for word in axis.words if word in asked]

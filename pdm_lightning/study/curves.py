@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from pdm_lightning.report import formats
 from pdm_lightning.report.results import Figure, Row
 from pdm_lightning.stages.survival import Distances, needed, survival
 from pdm_lightning.store import Artifact
+from pdm_lightning.study.measure import minimises_l2
 from pdm_lightning.study.plan import Entry, Node
+from pdm_lightning.threat import lengths
 
 Open = Callable[[Node], Artifact | None]
 Answers = list[tuple[Entry, list[Row]]]
@@ -21,10 +24,17 @@ REJECTION = (
     "With rejection: the share of all images tried whose clean version is classified correctly and not flagged, and "
     "whose adversarial version is flagged or classified correctly."
 )
+AUCS = ("auc", "auc_all")
+LENGTHENED = ("misclassified_rate", "l2_mean")
+_Y_LABELS = {
+    ACCURACY: "accuracy",
+    "auc": "AUC, paired rule",
+    "auc_all": "AUC, failures kept",
+    "misclassified_rate": "share misclassified",
+    "l2_mean": "mean L2 distance",
+}
 #: Distances at which a curve over distances is drawn.
 STEPS = 26
-# It keeps L0 small, and has neither a radius nor a norm to say so.
-_OTHER_NORM = {"attacks.JSMA"}
 
 
 def place(entry: Entry, *groups: str) -> str:
@@ -39,34 +49,95 @@ def curves(answers: Answers) -> list[Figure]:
 
     Where a study goes beyond the gray box and sweeps eps, accuracy with rejection as well, one panel a threshold.
     """
-    panels: dict[str, dict[str, Any]] = {}
-    points: dict[str, dict[str, dict[float, Row]]] = {}
     beyond = any(row.threat not in ("", "gray_box") for _, rows in answers for row in rows)
-    names = _Names(answers)
-    for entry, rows in answers:
-        eps = entry.cell.config["attack"].get("eps")
-        for row in rows if eps is not None else ():
-            if row.value is None or not _drawn(row.metric, beyond):
-                continue
-            title = names.panel(entry, row)
-            panels.setdefault(title, _axes(title, entry, row))
-            curve = points.setdefault(title, {}).setdefault(entry.cell.label("defense"), {})
-            curve.setdefault(float(eps), row)
-    swept = [title for title in panels if _swept(points[title])]
+    panels = _against(_eps, answers, lambda metric: _drawn(metric, beyond))
     # where nothing was swept, a point is better than no figure
-    kept = swept or [title for title in panels if panels[title]["metric"] == ACCURACY]
+    kept = [panel for panel in panels if panel.swept] or [p for p in panels if p.axes["metric"] == ACCURACY]
     # accuracy first, then each threshold
-    kept.sort(key=lambda title: panels[title]["metric"])
-    made = [
-        {key: value for key, value in panels[title].items() if key != "metric"}
-        | {"series": [_curve(label, curve) for label, curve in points[title].items()]}
-        for title in kept
-    ]
-    shown = [row for title in kept for curve in points[title].values() for row in curve.values()]
+    kept.sort(key=lambda panel: str(panel.axes["metric"]))
+    shown = [row for panel in kept for row in panel.rows]
     notes = sorted({row.note for row in shown if row.note})
     parts = ["Shaded: 95 % Wilson intervals.", *(f"{note[0].upper()}{note[1:]}." for note in notes)]
     parts += [REJECTION] if any(row.metric != ACCURACY for row in shown) else []
-    return [Figure("curves", "curves", "Accuracy under attack", " ".join(parts), made)]
+    drawn = [panel.drawn() for panel in kept]
+    return [Figure("curves", "curves", "Accuracy under attack", " ".join(parts), drawn)]
+
+
+def auc_curves(answers: Answers) -> list[Figure]:
+    """AUC against eps, by both rules: one panel a data set, attack and rule, one curve a defence and seed."""
+    panels = [panel for panel in _against(_eps, answers, AUCS.__contains__) if panel.swept]
+    caption = (
+        "How well the detector tells the attacked images from their originals. Paired rule: of the images that the "
+        "attack fooled, where they are enough; failures kept: of all that were attacked. Shaded: 95 % bootstrap "
+        "intervals."
+    )
+    return [Figure("auc_eps", "curves", "AUC against eps", caption, [panel.drawn() for panel in panels])]
+
+
+def convergence(answers: Answers) -> list[Figure]:
+    """Success and distance against the length of an attack: is it as strong as it gets?
+
+    One panel a data set, attack and measure, one curve a defence and seed.
+    """
+    panels = [panel for panel in _against(_length, answers, LENGTHENED.__contains__) if panel.swept]
+    caption = (
+        "What an attack reaches with more iterations. Where a curve still rises, or distances still fall, the attack "
+        "is cut short, and what withstands it shows that and no more. Distances are means over successes. Shaded: "
+        "95 % Wilson intervals."
+    )
+    drawn = [panel.drawn() | {"x_log": True} for panel in panels]
+    return [Figure("convergence", "curves", "Success against iterations", caption, drawn)]
+
+
+@dataclass
+class _Panel:
+    """Rows by curve and place on the x axis."""
+
+    axes: dict[str, Any]
+    points: dict[str, dict[float, Row]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for curve in self.points.values() for row in curve.values()]
+
+    @property
+    def swept(self) -> bool:
+        return len({x for curve in self.points.values() for x in curve}) > 1
+
+    def drawn(self) -> dict[str, Any]:
+        axes = {key: value for key, value in self.axes.items() if key != "metric"}
+        return axes | {"series": [_curve(label, curve) for label, curve in self.points.items()]}
+
+
+def _eps(entry: Entry) -> tuple[float, str] | None:
+    """An attack's radius, and how its axis is called."""
+    attack = entry.cell.config["attack"]
+    norm = str(attack.get("norm", "linf"))
+    label = f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)"
+    return None if attack.get("eps") is None else (float(attack["eps"]), label)
+
+
+def _length(entry: Entry) -> tuple[float, str] | None:
+    """How many iterations an attack has, as the budget has it, and how its axis is called."""
+    known = lengths(entry.nodes["craft"].spec["attack"]) if "craft" in entry.nodes else {}
+    return next(((float(value), name.replace("_", " ")) for name, value in known.items()), None)
+
+
+def _against(
+    place: Callable[[Entry], tuple[float, str] | None], answers: Answers, drawn: Callable[[str], bool]
+) -> list[_Panel]:
+    """Rows of attacks that have a place on the x axis, of the metrics that are drawn."""
+    panels: dict[str, _Panel] = {}
+    names = _Names(answers)
+    for entry, rows in answers:
+        found = place(entry)
+        for row in rows if found is not None else ():
+            if found is None or row.value is None or row.attack == "none" or not drawn(row.metric):
+                continue
+            title = names.panel(entry, row)
+            panel = panels.setdefault(title, _Panel(_axes(title, found[1], row)))
+            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(found[0], row)
+    return list(panels.values())
 
 
 def rejection(answers: Answers, opened: Open) -> list[Figure]:
@@ -74,7 +145,7 @@ def rejection(answers: Answers, opened: Open) -> list[Figure]:
     panels: dict[str, dict[str, Any]] = {}
     names = _Names(answers)
     for entry, rows in answers:
-        if not _minimises_l2(entry) or "score" not in entry.nodes:
+        if not minimises_l2(entry) or "score" not in entry.nodes:
             continue
         artifact = opened(entry.nodes["score"])
         for row in rows:
@@ -118,6 +189,8 @@ class _Names:
         yield f"budget {entry.cell.name('budget')}"
         if at:
             yield formats.false_positives(at[1])
+        if row.metric in (*AUCS, *LENGTHENED):
+            yield _Y_LABELS[row.metric].removeprefix("AUC, ")
 
 
 def _drawn(metric: str, beyond: bool) -> bool:
@@ -125,38 +198,21 @@ def _drawn(metric: str, beyond: bool) -> bool:
     return metric == ACCURACY or (beyond and at is not None and at[0] == ACCURACY)
 
 
-def _axes(title: str, entry: Entry, row: Row) -> dict[str, Any]:
-    norm = str(entry.cell.config["attack"].get("norm", "linf"))
-    return {
-        "metric": row.metric,
-        "title": title,
-        "x_label": f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)",
-        "y_label": "accuracy" if row.metric == ACCURACY else "accuracy with rejection",
-    }
-
-
-def _swept(series: dict[str, dict[float, Row]]) -> bool:
-    return len({eps for curve in series.values() for eps in curve}) > 1
+def _axes(title: str, x_label: str, row: Row) -> dict[str, Any]:
+    y_label = _Y_LABELS.get(row.metric, "accuracy with rejection")
+    return {"metric": row.metric, "title": title, "x_label": x_label, "y_label": y_label}
 
 
 def _curve(label: str, points: dict[float, Row]) -> dict[str, Any]:
-    rows = [points[eps] for eps in sorted(points)]
+    rows = [points[x] for x in sorted(points)]
+    bounds = {"low": [row.ci_low for row in rows], "high": [row.ci_high for row in rows]}
+    known = all(value is not None for values in bounds.values() for value in values)
     return {
         "label": label,
         "x": sorted(points),
         "y": [row.value for row in rows],
-        "low": [row.ci_low for row in rows],
-        "high": [row.ci_high for row in rows],
+        **(bounds if known else {}),
     }
-
-
-def _minimises_l2(entry: Entry) -> bool:
-    attack = entry.cell.config["attack"]
-    return (
-        attack.get("eps") is None
-        and attack.get("norm", "l2") == "l2"
-        and attack.get("_target_") not in _OTHER_NORM
-    )
 
 
 def _distance_panel(panel: dict[str, Any]) -> dict[str, Any]:

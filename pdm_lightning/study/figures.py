@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from pdm_lightning.report.results import Figure
 from pdm_lightning.stages import craft
-from pdm_lightning.study.curves import Answers, Open, curves, place, rejection
+from pdm_lightning.study.curves import Answers, Open, auc_curves, convergence, curves, place, rejection
+from pdm_lightning.study.measured_figures import bandwidths, bound, gradients, walk
 from pdm_lightning.study.plan import Entry, Plan
+from pdm_lightning.study.shown import asked, in_figure
 
 
 def figures(plan: Plan, opened: Open, answers: Answers) -> list[Figure]:
-    """The figures that the study asks for, as far as their artifacts are there.
+    """The figures that cells of the study ask for, of these cells, as far as their artifacts are there.
 
     Raises
     ------
     ValueError
         For a figure that does not exist.
     """
-    makers: dict[str, Callable[[], list[Figure]]] = {
-        "tsne": lambda: _tsne(plan, opened),
-        "confusion": lambda: _confusion(plan, opened),
-        "curves": lambda: curves(answers),
-        "rejection": lambda: rejection(answers, opened),
-    }
     made = []
-    for name in plan.settings["report"]["figures"]:
-        if name not in makers:
-            raise ValueError(f"report.figures: {name!r} is unknown: use {', '.join(makers)}")
-        made += makers[name]()
+    for name in asked(plan.entries, "figures"):
+        if name not in _MAKERS:
+            raise ValueError(f"report.figures: {name!r} is unknown: use {', '.join(_MAKERS)}")
+        part = replace(
+            plan,
+            entries=[entry for entry in plan.entries if in_figure(entry, name)],
+            measured=[one for one in plan.measured if in_figure(one.entry, name)],
+        )
+        own = [(entry, rows) for entry, rows in answers if in_figure(entry, name)]
+        made += _MAKERS[name](part, opened, own)
     return [figure for figure in made if figure.panels]
 
 
@@ -48,7 +51,7 @@ def _classes(entry: Entry, opened: Open) -> list[str]:
     return list(train.json("data.json")["classes"]) if train else []
 
 
-def _tsne(plan: Plan, opened: Open) -> list[Figure]:
+def _tsne(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
     panels = []
     for entry in _once(plan, "tsne"):
         artifact, classes = opened(entry.nodes["tsne"]), _classes(entry, opened)
@@ -72,7 +75,7 @@ def _tsne(plan: Plan, opened: Open) -> list[Figure]:
     return [Figure("tsne", "tsne", "Embeddings", caption, panels)]
 
 
-def _confusion(plan: Plan, opened: Open) -> list[Figure]:
+def _confusion(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
     panels = []
     for entry in _once(plan, "craft"):
         artifact, classes = opened(entry.nodes["craft"]), _classes(entry, opened)
@@ -85,3 +88,17 @@ def _confusion(plan: Plan, opened: Open) -> list[Figure]:
         panels.append({"title": place(entry, "defense", "attack"), "counts": counts, "classes": classes})
     caption = "How often an image of a class (row) was taken for another class (column) after the attack."
     return [Figure("confusion", "confusion", "Original against adversarial class", caption, panels)]
+
+
+_MAKERS: dict[str, Callable[[Plan, Open, Answers], list[Figure]]] = {
+    "tsne": _tsne,
+    "confusion": _confusion,
+    "curves": lambda _plan, _opened, answers: curves(answers),
+    "auc_eps": lambda _plan, _opened, answers: auc_curves(answers),
+    "convergence": lambda _plan, _opened, answers: convergence(answers),
+    "rejection": lambda _plan, opened, answers: rejection(answers, opened),
+    "gradients": lambda plan, opened, _answers: gradients(plan, opened),
+    "walk": lambda plan, opened, _answers: walk(plan, opened),
+    "bound": lambda plan, opened, _answers: bound(plan, opened),
+    "bandwidths": lambda plan, opened, _answers: bandwidths(plan, opened),
+}

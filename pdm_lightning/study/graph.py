@@ -11,6 +11,7 @@ from pdm_lightning.store import artifact_key
 from pdm_lightning.study.averages import Average
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.compare import Comparison
+from pdm_lightning.study.measure import Measurement
 from pdm_lightning.study.probes import CardPlan
 
 # The order in which a study runs: no stage waits for one that comes later.
@@ -23,6 +24,9 @@ WAVES = (
     "tsne",
     "splits",
     "gradients",
+    "bound",
+    "layer_gradients",
+    "walk",
     "examples",
     "detector",
     "val_detector",
@@ -37,6 +41,8 @@ WAVES = (
     "compare",
     "average",
     "worst",
+    "rank",
+    "bandwidths",
 )
 
 
@@ -131,13 +137,14 @@ class Plan:
     card: CardPlan = field(default_factory=CardPlan)
     compared: list[Comparison] = field(default_factory=list)
     averaged: list[Average] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """Every node once, in the order of the waves."""
         asked = [node for entry in self.entries for node in entry.nodes.values()]
         asked += [*(worst.node for worst in self.worst), *self.card.nodes, *(c.node for c in self.compared)]
-        asked += [one.node for one in self.averaged]
+        asked += [*(one.node for one in self.averaged), *(one.node for one in self.measured)]
         unique: dict[str, Node] = {}
         for node in asked:
             _gather(node, unique)

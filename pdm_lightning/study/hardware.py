@@ -19,6 +19,8 @@ ON_CPU = {
     "compare",
     "average",
     "worst",
+    "rank",
+    "bandwidths",
 }
 """Kinds that no device is leased for."""
 

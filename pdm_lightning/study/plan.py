@@ -13,6 +13,7 @@ from pdm_lightning.study.averages import averages
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.compare import comparisons
 from pdm_lightning.study.graph import WAVES, Entry, Node, Plan, Worst, ancestry
+from pdm_lightning.study.measure import measurements
 from pdm_lightning.study.probes import plan_card
 from pdm_lightning.threat import check, needs, surrogate_of
 
@@ -41,8 +42,8 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     if len(entries) == 1 and entries[0].refused:
         raise PermissionError(entries[0].refused)
     card, compared = plan_card(entries, planner.node), comparisons(entries, planner.node)
-    averaged = averages(entries, planner.node)
-    return Plan(entries, list(planner.worst(entries)), card, compared, averaged)
+    averaged, measured = averages(entries, planner.node), measurements(entries, planner.node)
+    return Plan(entries, list(planner.worst(entries)), card, compared, averaged, measured)
 
 
 def _check_names(entries: list[Entry]) -> None:

@@ -73,6 +73,8 @@ def _study(config: Config) -> None:
     choice(config, "card.run", RUNS)
     number(config, "card.images", 1)
     number(config, "card.self_test", 1)
+    number(config, "measure.images", 3)
+    _factors(config)
     number(config, "tsne.points", 10)
     number(config, "tsne.perplexity", 1, whole=False)
 
@@ -87,9 +89,18 @@ def _rates(config: Config) -> None:
             raise ValueError(f"{key}=1: a rate below 1 needed, such as 0.05")
 
 
+def _factors(config: Config) -> None:
+    factors = at(config, "measure.bandwidths")
+    if not isinstance(factors, list) or not factors:
+        raise ValueError(f"measure.bandwidths={shown(factors)}: a list of factors needed, as '[0.5,1,2]'")
+    for factor in factors:
+        check_number("measure.bandwidths", factor, 0, whole=False, above=True)
+
+
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
@@ -262,7 +273,7 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
-    _study: ("seed", "features", "craft", "evaluate", "card", "tsne"),
+    _study: ("seed", "features", "craft", "evaluate", "card", "measure", "tsne"),
     _report: ("report", "name"),
     _places: ("paths", "store"),
     check_logger: ("logger",),

@@ -10,13 +10,26 @@ from pdm_lightning.study.plan import Node
 KINDS = (
     ("train",),
     ("proxy",),
-    ("features", "clean", "val_clean", "tsne", "splits", "gradients", "examples", "detector", "val_detector"),
+    (
+        *(
+            "features",
+            "clean",
+            "val_clean",
+            "tsne",
+            "splits",
+            "gradients",
+            "bound",
+            "layer_gradients",
+            "walk",
+        ),
+        *("examples", "detector", "val_detector"),
+    ),
     ("craft", "val_craft", "validity", "noise", "alarms", "selftest"),
     ("score", "val_score"),
-    ("compare", "average", "worst"),
+    ("compare", "average", "worst", "rank", "bandwidths"),
 )
 """Kinds of nodes by wave."""
-SHORT = {"score", "val_score", "compare", "average", "worst"}
+SHORT = {"score", "val_score", "compare", "average", "worst", "rank", "bandwidths"}
 """Kinds that take seconds: many of them make one job."""
 
 

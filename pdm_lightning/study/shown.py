@@ -1,0 +1,44 @@
+"""Which cells of a study stand in which of its tables and figures: those whose own ``report`` names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pdm_lightning.study.plan import Entry
+
+
+def asked(entries: Iterable[Entry], what: str) -> list[str]:
+    """The ``tables`` or ``figures`` that cells ask for: those of the first cell in its order, then further ones."""
+    return list(dict.fromkeys(word for entry in entries for word in entry.cell.config["report"][what]))
+
+
+def in_figure(entry: Entry, figure: str) -> bool:
+    """Whether a cell asks to stand in a figure."""
+    return figure in entry.cell.config["report"]["figures"]
+
+
+def hidden(entries: Iterable[Entry]) -> dict[str, set[tuple[str, ...]]]:
+    """By table, the cells (see `pdm_lightning.report.results.cell_of`) that do not ask for it; all numbers are all."""
+    entries = list(entries)
+    cells: dict[tuple[str, ...], set[str]] = {}
+    for entry in entries:
+        for cell in _cells(entry):
+            cells.setdefault(cell, set()).update(entry.cell.config["report"]["tables"])
+    return {
+        table: {cell for cell, tables in cells.items() if table not in tables}
+        for table in asked(entries, "tables")
+        if table != "summary"
+    }
+
+
+def _cells(entry: Entry) -> Iterator[tuple[str, ...]]:
+    """An entry's model, and its own cell."""
+    cell = entry.cell
+    model = (
+        *(cell.name(group) for group in ("data", "model", "defense", "budget")),
+        str(cell.config["seed"]),
+    )
+    yield model
+    yield (*model, *(cell.name(group) for group in ("threat", "attack", "detector")))
