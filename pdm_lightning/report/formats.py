@@ -207,7 +207,9 @@ def metric_difference(metric: str, value: float) -> str:
     """A difference of two values of `metric` with its sign and a cell's digits: ``+.012``, ``-1.24`` (points)."""
     in_cell = _printing(metric)[1]
     sign = "+" if value > 0 else "-" if value < 0 else ""
-    return sign + (real if in_cell is flag else in_cell)(abs(value))
+    if in_cell is flag:
+        return sign + real(abs(value))
+    return sign + (fraction if in_cell is signed else in_cell)(abs(value))
 
 
 def metric_deviation(metric: str, value: float) -> str:

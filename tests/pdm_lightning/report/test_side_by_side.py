@@ -97,6 +97,7 @@ def test_points_and_signs() -> None:
     assert (cell.value, cell.interval) == ("+12.34", "[+5.00, +20.00]") and "in points" in table.caption
     assert formats.metric_difference("auc", -0.0124) == "-.012"
     assert formats.metric_difference("dbi", 0.285) == "+0.285"
+    assert formats.metric_difference("bound_rank", -0.25) == "-.250"
     assert formats.metric_difference("seconds", -75.0) == "-1 min 15 s"
     assert (
         formats.metric_difference("collapsed", 1.0) == "+1.00"
