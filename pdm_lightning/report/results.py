@@ -277,13 +277,21 @@ def read_csv(path: Path) -> list[Row]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If its columns are not :data:`COLUMNS`.
+        If its columns are not :data:`COLUMNS`, or a line of it is no row; the message names the line.
     """
     with Path(path).open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{path} has other columns than a results.csv: expected {', '.join(COLUMNS)}")
-        return [Row(**{column: _parse(column, text) for column, text in line.items()}) for line in reader]
+        rows = []
+        try:
+            for line in reader:
+                if None in line or None in line.values():
+                    raise ValueError(f"it has not {len(COLUMNS)} fields")
+                rows.append(Row(**{column: _parse(column, text) for column, text in line.items()}))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        return rows
 
 
 def _text(value: object) -> str:
