@@ -188,9 +188,12 @@ def _caption(metric: str, fixed: dict[str, str], what: str) -> str:
 def _ways(metric: str, pairs: Sequence[Pair]) -> list[str]:
     """How the differences of a table were taken."""
     ways = {pair.contrast.how for pair in pairs if pair.contrast.low is not None}
+    images = ON.get(family(metric), "all test images")
+    by_image = any(pair.contrast.how == "seeds" and not pair.contrast.why for pair in pairs)
+    seeds = f"the seeds' differences, each over {images}" if by_image else "the seeds' differences"
     told = {
-        "images": f"by image: over {ON.get(family(metric), 'all test images')}, {_test(metric)}.",
-        "seeds": f"by seed: Student's t interval of the mean difference. {SEVERAL}",
+        "images": f"by image: over {images}, {_test(metric)}.",
+        "seeds": f"by seed: Student's t interval of the mean of {seeds}. {SEVERAL}",
         "unpaired": UNPAIRED,
     }
     return [text for how, text in told.items() if how in ways]

@@ -118,7 +118,11 @@ def test_seeds_stand_for_images() -> None:
     cell = table.rows[0].cells[2]
     assert (cell.n, cell.details) == ("", ("3 seeds",))
     (told,) = [note for note in table.footnotes if note.startswith("by seed: Student's t")]
-    assert "none with two" in told
+    assert (
+        "none with two" in told and "each over images that both attacked and that are fooled in both" in told
+    )
+    plain = replace(pair, contrast=replace(pair.contrast, why="there is no store"))
+    assert "each over" not in " ".join(metric_tables([plain], "a", "b")["auc"].footnotes)
 
 
 def test_what_has_no_partner_is_counted_and_listed() -> None:
