@@ -9,7 +9,7 @@ from pdm_lightning.losses.distillation import Distillation
 from pdm_lightning.losses.input_gradient import InputGradient
 from pdm_lightning.losses.jacobian import Jacobian
 from pdm_lightning.losses.large_margin import LargeMargin
-from pdm_lightning.losses.look import Sight, check_layers, look
+from pdm_lightning.losses.look import Sight, check_layers, look, unknown_layer
 from pdm_lightning.losses.reduce_variance import ReduceVariance
 from pdm_lightning.losses.reverse_cross_entropy import ReverseCrossEntropy
 from pdm_lightning.losses.siamese import Siamese
@@ -29,4 +29,5 @@ __all__ = [
     "Term",
     "check_layers",
     "look",
+    "unknown_layer",
 ]

@@ -67,7 +67,9 @@ def look(
     modules = dict(classifier.named_modules())
     inner = {name: embedding_layer(classifier) if name == "embedding" else name for name in places}
     inner.pop("input", None)
-    _check({*taps, *inner.values()}, modules)
+    told = _unknown({*taps, *inner.values()}, modules)
+    if told:
+        raise ValueError(told)
     if "input" in places and not (x.requires_grad and x.is_leaf):
         x = x.detach().requires_grad_()
     chunks = x.chunk(passes) if passes > 1 else (x,)
@@ -85,19 +87,25 @@ def embedding_layer(classifier: Classifier) -> str:
     return classifier.tapped[0] if classifier.tapped else "backbone"
 
 
+def unknown_layer(loss: CombinedLoss, modules: Collection[str]) -> str:
+    """Say in a line which layer a loss names that is no submodule, given their names; "" where there is none."""
+    return _unknown({*loss.taps, *loss.places} - {"input", "embedding"}, modules)
+
+
 def check_layers(classifier: nn.Module, loss: CombinedLoss) -> None:
     """ValueError, in one line, where a loss names a layer that a classifier has not."""
-    _check({*loss.taps, *loss.places} - {"input", "embedding"}, dict(classifier.named_modules()))
+    told = unknown_layer(loss, dict(classifier.named_modules()))
+    if told:
+        raise ValueError(told)
 
 
-def _check(names: Collection[str], modules: dict[str, nn.Module]) -> None:
+def _unknown(names: Collection[str], modules: Collection[str]) -> str:
     unknown = sorted(name for name in names if not name or name not in modules)
-    if unknown:
-        # the outermost ones are the stages that people mean
-        some = sorted((name for name in modules if name), key=lambda name: name.count("."))[:12]
-        raise ValueError(
-            f"layers: the classifier has no layer {unknown[0]!r}: choose e.g. {', '.join(('embedding', *some))}"
-        )
+    if not unknown:
+        return ""
+    # the outermost ones are the stages that people mean
+    some = sorted((name for name in modules if name), key=lambda name: name.count("."))[:12]
+    return f"the classifier has no layer {unknown[0]!r}: choose e.g. {', '.join(('embedding', *some))}"
 
 
 def _check_runs(kept: Kept, rows: list[int]) -> None:
@@ -141,6 +149,8 @@ def _pooled(kept: Kept, name: str, output: Tensor) -> None:
 
 
 def _itself(kept: Kept, name: str, output: Tensor) -> Tensor:
+    if not output.requires_grad:  # nothing before it is trained
+        output = output.detach().requires_grad_()
     # what follows gets a copy: a change in place would leave the gradient at another place than was named
     kept[name].append(output)
     return output.clone()
