@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pdm_lightning.card import Card
     from pdm_lightning.claims import Judged
+    from pdm_lightning.report.gallery import Gallery
 
 #: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
 #: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
@@ -32,13 +33,24 @@ TABLES = (
     "ablation",
     "gradients",
     "bound",
+    "timings",
     "summary",
 )
 #: A detector's mean AUC over the attacks that no detector beside it was fitted on, and over all; of no attack's cell.
 MEAN_AUC = ("mean_auc", "mean_auc_all")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and what is drawn as curves.
-FIGURES = (*FIGURE_KINDS, "rejection", "auc_eps", "convergence", "gradients", "walk", "bound", "bandwidths")
+FIGURES = (
+    *FIGURE_KINDS,
+    "roc",
+    "rejection",
+    "auc_eps",
+    "convergence",
+    "gradients",
+    "walk",
+    "bound",
+    "bandwidths",
+)
 
 
 @dataclass
@@ -130,9 +142,9 @@ class Figure:
         - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
-          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them) or ``plain`` (true: a
-          thin line to compare with). Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the
-          places 0, 1, ...; for the other one ``y_log``.
+          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them), ``plain`` (true: a
+          thin line to compare with) or ``marks`` (list of (x, y): the only points that get a marker). Optional for
+          the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...; for the other: ``y_log``.
 
     Raises
     ------
@@ -200,6 +212,8 @@ class StudyResult:
         The evaluation card; None for a study without one.
     claims : list of Judged
         The paper's claims, judged on this study; empty for a study that does not ask for them.
+    gallery : list of Gallery
+        Attacked images beside their originals.
     settings : dict of str
         Shown as a list of key and value.
     command, version : str
@@ -219,6 +233,7 @@ class StudyResult:
     failures: list[Failure] = field(default_factory=list)
     card: Card | None = None
     claims: list[Judged] = field(default_factory=list)
+    gallery: list[Gallery] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     version: str = ""

@@ -10,6 +10,8 @@ from pdm_lightning.report.cells import Block, Cube, Measure
 from pdm_lightning.report.results import StudyResult
 
 DAGGER, DOUBLE_DAGGER, EN_DASH, PLUS_MINUS = "†", "‡", "\u2013", "±"
+#: Digits of an artifact's key that a table shows.
+SHORT_KEY = 8
 #: How a cell without a value is printed.
 GAPS = {"n/a": "n/a", "failed": "failed", "missing": "missing", "refused": EN_DASH}
 _GAP_FOOTNOTES = {
@@ -34,7 +36,8 @@ class Strip:
 class Cell:
     """One cell, as text: value, interval, n, further details, the paper's number, footnote marks.
 
-    A `warning` is printed wherever the value is, also where there is no room for details.
+    A `warning` is printed wherever the value is, also where there is no room for details. `keys` are those of the
+    artifacts behind it; a cell that `is_key` shows their beginnings alone.
     """
 
     value: str = ""
@@ -47,6 +50,8 @@ class Cell:
     status: str = "ok"
     sort: float | None = None
     strip: Strip | None = None
+    keys: tuple[str, ...] = ()
+    is_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,13 @@ def make_cell(
         if measure.status == "n/a" and measure.n:
             text += f" (n={span(measure.n)})"
         return Cell(
-            text, details=details, paper=paper_text, marks=marks, warning=warning, status=measure.status
+            text,
+            details=details,
+            paper=paper_text,
+            marks=marks,
+            warning=warning,
+            status=measure.status,
+            keys=measure.artifacts,
         )
     if measure.seeds > 1:
         seeds = (
@@ -180,7 +191,13 @@ def make_cell(
         warning=warning,
         sort=measure.value,
         strip=Strip(measure.value, *_limits(metric, measure), paper),
+        keys=measure.artifacts,
     )
+
+
+def key_cell(keys: tuple[str, ...]) -> Cell:
+    """The cell that shows the beginnings of artifacts' keys, which name them to ``pdml store show``."""
+    return Cell(" ".join(key[:SHORT_KEY] for key in keys), keys=keys, is_key=True)
 
 
 def collapse_marks(

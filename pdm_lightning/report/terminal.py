@@ -14,6 +14,7 @@ from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import PLUS_MINUS, Cell, Table
 
 WIDTH = 100
+_LONG = {"summary", "timings"}
 #: For terminals and files that cannot show more than ASCII.
 _ASCII = {"\u2020": "+", "\u2021": "++", "\u00b1": "+-", "\u2013": "--"}
 _STYLES = {"failed": "bold red", "n/a": "dim", "missing": "dim", "refused": "dim"}
@@ -23,11 +24,11 @@ def print_tables(result: StudyResult, console: Console) -> None:
     """Print the study's tables; a table too wide for the console is printed in parts.
 
     The ``summary`` is printed only if the study asks for no other table, or covers one defence on one data
-    set: else it repeats the others at length, and the report has it.
+    set: else it repeats the others at length, and the report has it. So it is with ``timings``.
     """
     cells = {(row.data, row.defense) for row in result.rows}
     for table in build_tables(result):
-        if table.kind == "summary" and len(cells) > 1 and set(result.tables) != {"summary"}:
+        if table.kind in _LONG and len(cells) > 1 and not set(result.tables) <= _LONG:
             continue
         print_table(table, console)
 

@@ -17,6 +17,8 @@ from pdm_lightning.study import averages, compare, measure
 from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
+from pdm_lightning.study.gallery import galleries
+from pdm_lightning.study.made import made
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 from pdm_lightning.study.shown import asked, hidden
 
@@ -51,6 +53,7 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     failures = [
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
     ]
+    shown, missing = galleries(plan, context, reader.artifact)
     evidence = gather(plan, reader.artifact, rows, (failure.node for failure in failures))
     labels = _labels(plan)
     return StudyResult(
@@ -65,9 +68,10 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
         hidden=hidden(plan.entries),
         labels=labels,
         fitted=averages.fitted(plan.entries),
-        notes=_notes(plan, outcome),
+        notes=_notes(plan, outcome) + missing,
         failures=failures,
-        settings=_settings(plan),
+        gallery=shown,
+        settings=_settings(plan) | made(plan, reader.artifact),
         command=command,
         version=version,
     )
