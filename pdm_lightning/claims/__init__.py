@@ -8,7 +8,7 @@ from pdm_lightning.claims import of_accuracy, of_gray_box, of_method, of_stronge
 from pdm_lightning.claims.claim import Claim, judge
 from pdm_lightning.claims.render import print_claims
 from pdm_lightning.claims.verdicts import Judged, Part, tally
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 #: Every claim, in the order of the paper's sections.
 CLAIMS: tuple[Claim, ...] = (

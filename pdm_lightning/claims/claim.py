@@ -11,7 +11,7 @@ from pdm_lightning.claims.verdicts import NOT_MEASURED, REFUTED, REPRODUCED, UND
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.formats import published_fraction
 from pdm_lightning.report.published import paper_value
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 PAPER = ("mnist", "cifar10")
 """The paper's data sets."""

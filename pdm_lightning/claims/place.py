@@ -10,7 +10,7 @@ from pdm_lightning.claims.intervals import Estimate, from_edge
 from pdm_lightning.report import formats
 from pdm_lightning.report.cells import CLEAN, Block, Measure, aggregate
 from pdm_lightning.report.published import published
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.white_box_tables import COMPLETE
 
 #: Metrics that come from the detector; the paper's is the kernel density at one bandwidth.

@@ -24,7 +24,8 @@ from pdm_lightning.report import formats
 from pdm_lightning.report.cells import CLEAN, split_note
 
 if TYPE_CHECKING:
-    from pdm_lightning.report.results import Row, StudyResult
+    from pdm_lightning.report.results import StudyResult
+    from pdm_lightning.report.rows import Row
 
 TITLE = "The paper's claims, judged on this study"
 STYLES = {REPRODUCED: "green", REFUTED: "bold red", UNDECIDED: "yellow", NOT_MEASURED: "dim"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pdm_lightning.report import formats
 from pdm_lightning.report.cells import CLEAN, Measure, aggregate
 from pdm_lightning.report.contrast import Contrast, over_seeds, unpaired
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 #: Columns that name a cell, in the order in which they are printed.
 NAMES = ("data", "model", "budget", "defense", "threat", "attack", "detector", "bandwidth", "seed")

@@ -13,7 +13,8 @@ from pdm_lightning.report.contrast import HOW
 from pdm_lightning.report.matched import NAMES, Pair
 from pdm_lightning.report.page import render_page
 from pdm_lightning.report.render_text import latex, markdown
-from pdm_lightning.report.results import Row, StudyResult
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.side_by_side_tables import (
     alone_table,
     corrected,

@@ -9,7 +9,7 @@ from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.contrast import HOW, Contrast
 from pdm_lightning.report.difference_tables import ALPHA, HOLM, SEVERAL, STAR, holm
 from pdm_lightning.report.matched import NAMES, Pair
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.tables import DAGGER, Cell, Column, Footnotes, Strip, Table, TableRow, make_cell
 
 #: How a difference that is paired by image was taken, by the name of the metric; of others: over all test images.

@@ -11,7 +11,8 @@ from pdm_lightning.claims import render as claims
 from pdm_lightning.report.build import build_tables
 from pdm_lightning.report.page import render_page
 from pdm_lightning.report.render_text import latex, markdown
-from pdm_lightning.report.results import StudyResult, rows_to_csv
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.rows import rows_to_csv
 
 #: What a report writes into its own folders, and hence may remove from them.
 _OWN = {"tables": (".md", ".tex"), "figures": (".png", ".pdf", ".csv")}

@@ -10,7 +10,8 @@ from typing import Any
 from pdm_lightning.card import judge
 from pdm_lightning.claims import judge_claims
 from pdm_lightning.report.formats import NORMS
-from pdm_lightning.report.results import Failure, Row, StudyResult
+from pdm_lightning.report.results import Failure, StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import averages, compare, measure

@@ -16,7 +16,7 @@ from pdm_lightning import __version__
 from pdm_lightning.report import formats
 from pdm_lightning.report.contrast import Contrast
 from pdm_lightning.report.matched import NAMES, ByImage, Matched, match, pair, same, values
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.side_by_side import SideBySide, notes, write_side_by_side
 from pdm_lightning.report.side_by_side_tables import HEADLINE, family, grouped
 from pdm_lightning.report.terminal import print_table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdm_lightning.errors import nearest
 from pdm_lightning.report.matched import NAMES, is_difference, repeated
-from pdm_lightning.report.results import Row, read_csv
+from pdm_lightning.report.rows import Row, read_csv
 
 RESULTS = "results.csv"
 #: What rows may be chosen by.

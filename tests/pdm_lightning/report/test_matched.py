@@ -9,7 +9,7 @@ import pytest
 
 from pdm_lightning.report.contrast import Contrast
 from pdm_lightning.report.matched import is_difference, match, pair, repeated, what_differs
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 ROW = Row(
     data="digits",
