@@ -1,8 +1,8 @@
 """What a finished study hands to the report: plain data.
 
-Nothing here knows how a number was computed. A :class:`pdm_lightning.report.rows.Row` is one measured value; a :class:`Figure`
-holds the data that is drawn, not the drawing; a :class:`StudyResult` is all that one report needs. The report is a
-function of it alone.
+Nothing here knows how a number was computed. A row (:mod:`pdm_lightning.report.rows`) is one measured value; a
+:class:`Figure` holds the data that is drawn, not the drawing; a :class:`StudyResult` is all that one report needs. The
+report is a function of it alone.
 """
 
 from __future__ import annotations
