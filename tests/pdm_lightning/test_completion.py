@@ -27,6 +27,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
                 "check",
                 "report",
                 "tune",
+                "compare",
                 "store",
                 "wandb",
                 "fit",

@@ -264,7 +264,8 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
     figures = {
         figure.name: list(csv.DictReader(io.StringIO(figure_csv(figure)))) for figure in result.figures
     }
-    assert set(figures) == {"gradients", "walk", "bandwidths", "curves", "auc_eps", "bound"}
+    names = {"gradients", "walk", "bandwidths", "curves", "auc_eps", "convergence", "bound"}
+    assert set(figures) == names
     labels = {label: name for name, label in result.labels["defense"].items()}
     rows = {(r.metric, r.defense, r.attack): r for r in result.rows}
     looked_at = 0
@@ -285,6 +286,12 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
             )
             looked_at += 1
     assert looked_at > 20
+    longer = [point for point in figures["convergence"] if "share misclassified" in point["panel"]]
+    assert {point["x"] for point in longer} == {"2.0", "8.0"} and len(longer) == 6
+    for point in longer:
+        attack = f"cw_converged[lr=0.1,max_iterations={float(point['x']):g}]"
+        row = rows["misclassified_rate", labels[point["series"]], attack]
+        assert (float(point["y"]), float(point["low"])) == (row.value, row.ci_low)
     layers = ["input", "stem", "stage1", "stage2", "stage3", "embedding"]
     for point in figures["gradients"]:
         loss = "gradient_attack" if "attack loss" in point["panel"] else "gradient_train"
