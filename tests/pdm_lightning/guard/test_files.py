@@ -204,3 +204,15 @@ def test_every_flipped_bit_of_the_tensors_is_seen(file: Path) -> None:
         file.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
         with pytest.raises(GuardFileError, match=r"the file is damaged \(its SHA-256 differs\)"):
             Guard.load(file)
+
+
+def test_the_readme_s_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## A detector for your own classifier")[2].partition("\n## ")[0]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    exec(code, told)
+    assert len(told["scored"]) == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["guard.safetensors"]

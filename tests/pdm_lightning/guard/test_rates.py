@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdm_lightning.guard.checks import GuardFileError
@@ -20,6 +20,7 @@ def test_p_values_by_hand() -> None:
     assert p_values(scores, clean).tolist() == [5 / 5, 4 / 5, 3 / 5, 2 / 5, 1 / 5]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # drawing is slow on a busy machine
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=40), st.floats(0.01, 1))
 def test_p_values_never_promise_too_much(scores: list[int], level: float) -> None:
     """Of n + 1 exchangeable images, each held against the others, at most a share `level` has p <= level; ties too."""
@@ -64,6 +65,7 @@ def test_rates_that_are_none(rate: float) -> None:
         alarm_threshold(torch.arange(1000.0), rate)
 
 
+@settings(deadline=None)
 @given(st.integers(40, 3000), st.sampled_from([0.02, 0.05, 0.1, 0.5]), st.integers(2, 30))
 def test_sharing_out(n: int, rate: float, count: int) -> None:
     """Every image has one purpose, each part is large enough, and kernels have every class."""
