@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,47 @@ def write_folders(root: Path, images: Tensor, labels: Tensor, names: Any) -> Non
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., None]:
     return write_folders
+
+
+NETWORK = """
+from pdm_lightning.models import Classifier, ResNet
+
+def make():
+    return Classifier(ResNet(8, 1, [4, 4, 8]), 8, 3, "reverse")
+
+not_one = dict
+"""
+MODEL = (
+    "--import",
+    "guarded_network:make",
+    "--weights",
+    "model.safetensors",
+    "--size",
+    "8",
+    "--channels",
+    "1",
+)
+
+
+@pytest.fixture(scope="session")
+def model() -> tuple[str, ...]:
+    """Words for the user's own network, with the tiny training's weights."""
+    return MODEL
+
+
+@pytest.fixture
+def place(tmp_path: Path, folders: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the user's: code, weights and images; the command is typed in it."""
+    (tmp_path / "guarded_network.py").write_text(NETWORK)
+    shutil.copy(trained, tmp_path / "model.safetensors")
+    (tmp_path / "images").symlink_to(folders)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("guarded_network", None)
+
+
+@pytest.fixture
+def fitted(place: Path, guard: Guard) -> Path:
+    guard.save(place / "guard.safetensors")
+    return place

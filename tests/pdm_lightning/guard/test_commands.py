@@ -21,42 +21,6 @@ from pdm_lightning.cli import main
 from pdm_lightning.guard import Guard
 
 Capture = pytest.CaptureFixture[str]
-NETWORK = """
-from pdm_lightning.models import Classifier, ResNet
-
-def make():
-    return Classifier(ResNet(8, 1, [4, 4, 8]), 8, 3, "reverse")
-
-not_one = dict
-"""
-MODEL = (
-    "--import",
-    "guarded_network:make",
-    "--weights",
-    "model.safetensors",
-    "--size",
-    "8",
-    "--channels",
-    "1",
-)
-
-
-@pytest.fixture
-def place(tmp_path: Path, folders: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the user's: code, weights and images; the command is typed in it."""
-    (tmp_path / "guarded_network.py").write_text(NETWORK)
-    shutil.copy(trained, tmp_path / "model.safetensors")
-    (tmp_path / "images").symlink_to(folders)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("guarded_network", None)
-
-
-@pytest.fixture
-def fitted(place: Path, guard: Guard) -> Path:
-    guard.save(place / "guard.safetensors")
-    return place
 
 
 def pdml(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -76,9 +40,9 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_from_images_to_scores(place: Path, stripes: Callable[..., Any]) -> None:
+def test_from_images_to_scores(model: tuple[str, ...], place: Path, stripes: Callable[..., Any]) -> None:
     """All of it through the real entry point, the scores those of the library."""
-    done = pdml("fit", *MODEL, "images", "--fpr", "0.1")
+    done = pdml("fit", *model, "images", "--fpr", "0.1")
     assert done.returncode == 0, done.stderr
     assert "False positives" in done.stdout
     assert "guard.safetensors: pdml detect guard.safetensors IMAGES... scores images with it" in done.stdout
@@ -103,10 +67,12 @@ def test_from_images_to_scores(place: Path, stripes: Callable[..., Any]) -> None
     assert any("attacker who knows" in limit for limit in told["limits"])
 
 
-def test_images_without_folders(place: Path, write_images: Any, stripes: Any, capsys: Capture) -> None:
+def test_images_without_folders(
+    model: tuple[str, ...], place: Path, write_images: Any, stripes: Any, capsys: Capture
+) -> None:
     images, _ = stripes(250)
     write_images(place / "flat", images, torch.zeros(250, dtype=torch.int64), [""])
-    assert main(["fit", *MODEL, "flat", "--fpr", "0.1", "--classes", "x,y,z"]) == 0
+    assert main(["fit", *model, "flat", "--fpr", "0.1", "--classes", "x,y,z"]) == 0
     told = capsys.readouterr()
     assert "no class folders: the classifier's own predictions stand for the classes" in told.err
     guard = Guard.load("guard.safetensors")
@@ -171,7 +137,9 @@ def test_a_network_of_torchvision(place: Path, capsys: Capture) -> None:
     assert "--weights net.safetensors do not fit: size mismatch" in capsys.readouterr().err
 
 
-def test_unreadable_images_are_named_and_left_out(fitted: Path, capsys: Capture) -> None:
+def test_unreadable_images_are_named_and_left_out(
+    model: tuple[str, ...], fitted: Path, capsys: Capture
+) -> None:
     (fitted / "mixed").mkdir()
     shutil.copy("images/a/0000.png", "mixed/good.png")
     (fitted / "mixed" / "bad.png").write_bytes(b"rubbish")
@@ -184,19 +152,7 @@ def test_unreadable_images_are_named_and_left_out(fitted: Path, capsys: Capture)
     assert "\x1b" not in told.err and "1 image, " in told.err and "3 unreadable" in told.err
     shutil.copytree("images/a", "more")
     (fitted / "more" / "bad.png").write_bytes(b"rubbish")
-    words = [
-        "fit",
-        *MODEL[:-4],
-        "--size",
-        "8",
-        "--channels",
-        "1",
-        "more",
-        "--detector",
-        "msp",
-        "--fpr",
-        "0.25",
-    ]
+    words = ["fit", *model, "more", "--detector", "msp", "--fpr", "0.25"]
     assert main(words) == 1
     assert "cannot read more/bad.png" in capsys.readouterr().err
     assert Guard.load("guard.safetensors").provenance.unreadable == 1
@@ -261,61 +217,6 @@ def test_names_that_are_no_utf8(fitted: Path) -> None:
     assert done.returncode == 0, done.stderr
     with open("out.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert [row["file"] for row in csv.DictReader(file)] == [name]
-
-
-WRONG: list[tuple[str, str]] = [
-    ("fit", "the following arguments are required"),
-    ("fit images", "fit: a key of the store and a folder of images needed, got images"),
-    ("fit 3f2a99 images", "outputs"),
-    ("fit --torchvision resnet18 --timm x images", "not allowed with argument"),
-    ("fit --torchvision resnett18 images --weights random", "lists no 'resnett18': did you mean 'resnet18'"),
-    ("fit --import guarded_network images", "--import guarded_network: write package.module:function"),
-    ("fit --import guarded_network:absent images", "has no attribute 'absent'"),
-    ("fit --import absent_package:make images", "No module named 'absent_package'"),
-    ("fit --import guarded_network:not_one images", "this makes a dict, and no torch.nn.Module"),
-    ("fit MODEL images --embedding x", "--embedding belongs to the Classifier"),
-    ("fit MODEL images --detector kdee", "invalid choice: 'kdee'"),
-    ("fit MODEL images --fpr 0.9", "0.9: a number above 0 and at most 0.5 needed"),
-    ("fit MODEL images --fpr 0.01", "293 clean images are too few for a false-positive rate of 0.01: 2000 needed"),
-    ("fit MODEL images --classes a,b", "--classes: 2 names, the network has 3 outputs"),
-    ("fit MODEL images --classes x,y,z", "folder 'a' is no class of the classifier (x, y, z)"),
-    ("fit MODEL images --classes a", "two names at least"),
-    ("fit MODEL images --device tpu", "--device 'tpu' is unknown"),
-    ("fit MODEL images --size 0", "0: a whole number of at least 1 needed"),
-    ("fit MODEL images/a/0000.png", "no folder 'images/a/0000.png'"),
-    ("fit MODEL empty", "no images in 'empty'"),
-    ("fit MODEL tree", "'tree' holds test: give one of them, as tree/test"),
-    ("fit MODEL images --output absent/x", "there is no folder 'absent'"),
-    ("fit MODEL images --output images", "--output images is a folder"),
-    ("fit MODEL images --weights absent", "--weights absent: no such file"),
-    ("fit MODEL images --weights guarded_network.py", "is no safetensors file"),
-    ("detect guard.safetensors", "the following arguments are required: IMAGES"),
-    ("detect absent images", "absent: No such file or directory"),
-    ("detect guarded_network.py images", "guarded_network.py: this is no safetensors file"),
-    ("detect guard.safetensors empty", "no images in empty"),
-    ("detect guard.safetensors images --output guard.safetensors", "is the guard itself: name another file"),
-    ("detect guard.safetensors images --output x.png", "would be an image"),
-    ("detect guard.safetensors images --threshold nan", "nan: a finite number needed"),
-    ("detect guard.safetensors images --fpr 0.1 --threshold 1", "not allowed with argument"),
-    ("detect guard.safetensors images --batch 0", "0: a whole number of at least 1 needed"),
-    ("card", "the following arguments are required: FILE"),
-    ("card model.safetensors", "this is no guard"),
-    ("fti", "unknown command 'fti': did you mean 'fit'?"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("words", "told"), WRONG, ids=[words for words, _ in WRONG])
-def test_wrong_words(words: str, told: str, fitted: Path, capsys: Capture) -> None:
-    (fitted / "empty").mkdir()
-    (fitted / "tree" / "test" / "a").mkdir(parents=True)
-    shutil.copy("images/a/0000.png", "tree/test/a/x.png")
-    typed = [part for word in words.split() for part in (MODEL if word == "MODEL" else (word,))]
-    before = sorted(path.name for path in fitted.iterdir())
-    assert main(typed) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("pdml: ") and told in error
-    left = {"__pycache__", "x.csv.new"}
-    assert sorted({path.name for path in fitted.iterdir()} - left) == sorted(set(before) - left)
 
 
 @pytest.mark.parametrize("command", ["fit", "detect", "card"])
