@@ -172,6 +172,23 @@ def test_contents_stay_at_hand(opened: Any, screenshots: Path, width: int) -> No
     assert len(places) > 10 and missing == [] and len(set(places)) == len(places)
 
 
+def test_a_long_caption_makes_way_for_its_table_on_a_phone(opened: Any) -> None:
+    page = opened(400)
+    caption, more = (
+        page.locator("#ablation-mnist-gray_box .caption"),
+        page.locator("#ablation-mnist-gray_box .more"),
+    )
+    short = caption.evaluate("one => one.offsetHeight")
+    more.click()
+    assert more.get_attribute("aria-expanded") == "true"
+    assert caption.evaluate("one => one.offsetHeight") > 2 * short
+    more.click()
+    assert caption.evaluate("one => one.offsetHeight") == short
+    page.set_viewport_size({"width": 1400, "height": 900})
+    more.wait_for(state="hidden")
+    assert caption.evaluate("one => one.scrollHeight == one.clientHeight")
+
+
 def test_a_key_is_copied_as_a_command(opened: Any) -> None:
     page = opened(permissions=["clipboard-read", "clipboard-write"])
     key = page.locator("#timings code.key").first
