@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from scipy.special import stdtrit
 
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 CLEAN = "none"
 #: The threat model of rows that take the worst over several attacks, image by image.

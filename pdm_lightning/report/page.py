@@ -7,6 +7,7 @@ from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pdm_lightning.claims.render import page as page_of_claims
 from pdm_lightning.report import gallery
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.contents import embedded, grouped
@@ -43,6 +44,7 @@ def render_page(
     galleries, left_out = gallery.shown(result.gallery)
     return environment.get_template("page.html").render(
         result=result,
+        claims=page_of_claims(result),
         groups=grouped(table for table in tables if table.kind != "summary"),
         summaries=[table for table in tables if table.kind == "summary"],
         figures=embedded(result.figures, FIGURES_BUDGET),

@@ -16,7 +16,7 @@ SHORT_KEY = 8
 GAPS = {"n/a": "n/a", "failed": "failed", "missing": "missing", "refused": EN_DASH}
 _GAP_FOOTNOTES = {
     "n/a": "n/a: too few examples to say; n is how many there were.",
-    "failed": "failed: the computation raised an error; the failures are listed with this report.",
+    "failed": "failed: the computation raised an error; the failures are listed with the study's report.",
     "missing": "missing: not computed in this study.",
     "refused": f"{EN_DASH}: refused, because the threat model withholds what the attack asks for.",
 }
@@ -75,7 +75,11 @@ class TableRow:
 
 @dataclass
 class Table:
-    """A table with its caption and footnotes. `name` is a file stem, unique in a report."""
+    """A table with its caption and footnotes.
+
+    `name` is a file stem, unique in a report; `strip_of` is what the dots of the strips are, for their legend. With
+    `intervals`, the terminal prints them as well, on lines of their own.
+    """
 
     name: str
     kind: str
@@ -86,6 +90,8 @@ class Table:
     rows: list[TableRow]
     footnotes: list[str] = field(default_factory=list)
     strip_legend: str = ""
+    strip_of: str = "this study"
+    intervals: bool = False
 
 
 class Footnotes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import CLEAN, WORST_CASE, Block, Cube, Measure
-from pdm_lightning.report.results import Row, StudyResult
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.tables import Cell, Column, Footnotes, Table, TableRow, key_cell, make_cell
 
 COLUMNS = ("Time", "Images", "Images a second", "Passes an image", "Artifact")

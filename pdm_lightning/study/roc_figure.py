@@ -8,7 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.results import Figure, Row
+from pdm_lightning.report.results import Figure
+from pdm_lightning.report.rows import Row
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.curves import Answers, Open
 from pdm_lightning.study.exhibits import roc

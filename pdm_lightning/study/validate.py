@@ -16,7 +16,7 @@ from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_detector
+from pdm_lightning.study import validate_defense, validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -101,6 +101,7 @@ def _factors(config: Config) -> None:
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
     number(config, "report.examples", 0, MOST_EXAMPLES)
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
@@ -283,6 +284,8 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
+    validate_defense.layers: ("defense", "model"),
+    validate_defense.devices: ("defense", "trainer"),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
     _detector: ("detector", "budget"),
