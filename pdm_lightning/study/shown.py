@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Entry
 
+#: Tables of the whole study, whichever cells ask for them: all numbers, and all that took time.
+WHOLE = ("summary", "timings")
+
 
 def asked(entries: Iterable[Entry], what: str) -> list[str]:
     """The ``tables`` or ``figures`` that cells ask for: those of the first cell in its order, then further ones."""
@@ -20,7 +23,7 @@ def in_figure(entry: Entry, figure: str) -> bool:
 
 
 def hidden(entries: Iterable[Entry]) -> dict[str, set[tuple[str, ...]]]:
-    """By table, the cells (see `pdm_lightning.report.results.cell_of`) that do not ask for it; all numbers are all."""
+    """By table, the cells (see `pdm_lightning.report.results.cell_of`) that do not ask for it."""
     entries = list(entries)
     cells: dict[tuple[str, ...], set[str]] = {}
     for entry in entries:
@@ -29,7 +32,7 @@ def hidden(entries: Iterable[Entry]) -> dict[str, set[tuple[str, ...]]]:
     return {
         table: {cell for cell, tables in cells.items() if table not in tables}
         for table in asked(entries, "tables")
-        if table != "summary"
+        if table not in WHOLE
     }
 
 
