@@ -172,6 +172,15 @@ def test_contents_stay_at_hand(opened: Any, screenshots: Path, width: int) -> No
     assert len(places) > 10 and missing == [] and len(set(places)) == len(places)
 
 
+def test_what_a_link_names_is_unfolded(opened: Any) -> None:
+    page = opened()
+    folded = page.locator("main details").first
+    assert folded.get_attribute("open") is None
+    page.evaluate("id => { location.hash = id; }", folded.get_attribute("id"))
+    page.wait_for_function("document.querySelector('main details').open")
+    assert folded.evaluate("one => one.getBoundingClientRect().top < innerHeight")
+
+
 def test_a_long_caption_makes_way_for_its_table_on_a_phone(opened: Any) -> None:
     page = opened(400)
     caption, more = (
