@@ -273,17 +273,11 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
         for point in figures[name]:
             if name == "auc_eps" and ("failures kept" in point["panel"]) != (metric == "auc_all"):
                 continue
-            attack = next(
-                r.attack
-                for r in result.rows
-                if r.attack.startswith("fgsm") and float(r.attack[9:-1]) == float(point["x"])
-            )
+            swept = [r.attack for r in result.rows if r.attack.startswith("fgsm")]
+            attack = next(name for name in swept if float(name[9:-1]) == float(point["x"]))
             row = rows[metric, labels[point["series"]], attack]
-            assert (float(point["y"]), float(point["low"]), float(point["high"])) == (
-                row.value,
-                row.ci_low,
-                row.ci_high,
-            )
+            drawn = tuple(float(point[name]) for name in ("y", "low", "high"))
+            assert drawn == (row.value, row.ci_low, row.ci_high)
             looked_at += 1
     assert looked_at > 20
     longer = [point for point in figures["convergence"] if "share misclassified" in point["panel"]]
