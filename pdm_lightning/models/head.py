@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -68,18 +68,19 @@ def averaged(inputs: Tensor, layer: nn.Module) -> Tensor:
 
 
 def find_head(module: nn.Module, x: Tensor) -> str:
-    """Find the layer whose output becomes the logits: the last linear one that runs.
+    """Find the layer whose output becomes the logits: the last linear one that runs and leads to them.
 
     Every linear layer's output is cut out of the gradient's graph, so that a gradient of the logits reaches those
-    outputs alone between which and the logits no further linear layer stands. Of these it is the one with an output a
-    class, and in the order of the logits: a temperature or a softmax may follow, another layer may not.
+    outputs alone between which and the logits no further linear layer stands. Of these it is the only one with an
+    output a class, if what follows it treats all classes alike: where its outputs change places, the logits do. A
+    temperature or a softmax may follow; other weights may not.
 
     Parameters
     ----------
     module
         In whatever mode; it is asked in eval mode, and left as it was.
     x
-        (N, C, H, W) as the network takes them; two of them are passed.
+        (N, C, H, W) as the network takes them; the first two are passed.
 
     Returns
     -------
@@ -92,23 +93,33 @@ def find_head(module: nn.Module, x: Tensor) -> str:
         If there is none or more than one.
     """
     layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
-    handles = [layer.register_forward_hook(partial(_cut, calls, name)) for name, layer in layers.items()]
-    try:
-        with _eval(module), torch.inference_mode(False), torch.enable_grad():
-            raw = logits_of(module(x.detach()[:_FEW].clone()))
-    finally:
-        for handle in handles:
-            handle.remove()
-    same = [name for name, out in calls if out.shape == raw.shape and torch.equal(out, raw)]
-    if same:
-        return same[-1]
-    outs = [out for _, out in calls]
-    reached = torch.autograd.grad(raw.sum(), outs, allow_unused=True) if outs and raw.requires_grad else ()
-    last = [call for call, gradient in zip(calls, reached, strict=False) if gradient is not None]
-    heads = list(dict.fromkeys(name for name, out in last if _leads(out, raw, layers[name])))
-    if len(heads) == 1:
-        return heads[0]
+    with _eval(module), torch.inference_mode(False), torch.enable_grad():
+        few = x.detach()[:_FEW].clone()
+        with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
+            raw = logits_of(module(few.clone()))
+        same = [name for name, out in calls if out.shape == raw.shape and torch.equal(out, raw)]
+        if same:
+            return same[-1]
+        outs = [out for _, out in calls]
+        reached = (
+            torch.autograd.grad(raw.sum(), outs, allow_unused=True) if outs and raw.requires_grad else ()
+        )
+        last = [call for call, gradient in zip(calls, reached, strict=False) if gradient is not None]
+        of_classes = {name for name, out in last if out.shape[_classes(layers[name])] == raw.shape[1]}
+        heads = [name for name in layers if name in of_classes]
+        if len(heads) == 1:
+            layer = layers[heads[0]]
+            with _hooked({layer: lambda _layer, _inputs, out: out.roll(1, dims=_classes(layer))}):
+                turned = logits_of(module(few))
+            if torch.allclose(turned, raw.roll(1, dims=1), rtol=1e-4, atol=1e-6):
+                return heads[0]
+            heads = []
     raise ValueError(_advice(module, heads))
+
+
+def _classes(layer: nn.Module) -> int:
+    """Dimension of a linear layer's outputs."""
+    return -1 if isinstance(layer, nn.Linear) else 1
 
 
 def _cut(
@@ -120,14 +131,15 @@ def _cut(
     return leaf.clone()
 
 
-def _leads(out: Tensor, raw: Tensor, layer: nn.Module) -> bool:
-    """Whether a layer's output has a value a class and, where it has one position, ranks classes as the logits do."""
-    if out.shape[-1 if isinstance(layer, nn.Linear) else 1] != raw.shape[1]:
-        return False
-    if out.numel() != raw.numel():
-        return True
-    falling = raw.detach().gather(1, out.detach().reshape(raw.shape).argsort(dim=1, descending=True))
-    return bool((falling.diff(dim=1) <= 1e-6 * falling.abs().amax()).all())
+@contextmanager
+def _hooked(hooks: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+    """Have hooks change the outputs of layers for a while."""
+    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _advice(module: nn.Module, heads: list[str]) -> str:
