@@ -95,7 +95,7 @@ class _Meter:
             return Cost(work=work)
         try:
             return self.crafting(node, found) if work == "crafting" else self.training(node, found)
-        except ValueError:  # an unfit value: the stage will say so
+        except Exception:  # an unfit value, or a network that takes no such images: the stage will say so
             return Cost(work=work)
 
     def crafting(self, node: Node, found: Sizes) -> Cost:
