@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def read(path: str | Path) -> tuple[State, str]:
             with safe_open(path, framework="pt") as file:
                 told = (file.metadata() or {}).get("readout", "direct")
                 return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what is odd about a file is an error or nothing
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than weights, and no code of a file is run: save the weights alone, with "
@@ -152,8 +155,12 @@ def fitted(own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int)
     """
     prefix = _prefix(own, state)
     found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # old checkpoints lack them
-    missing, unknown = own.keys() - found.keys() - counters, found.keys() - own.keys()
+    missing, unknown = (
+        {
+            name for name in one if name not in other and not name.endswith("num_batches_tracked")
+        }  # old ones lack it
+        for one, other in ((own, found), (found, own))
+    )
     if missing or unknown:
         both = {"missing": missing, "unknown": unknown}
         parts = [f"{len(names)} {what} ({_some(names)})" for what, names in both.items() if names]
@@ -167,7 +174,7 @@ def fitted(own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int)
             f"model.weights do not fit the network: {len(wrong)} of another shape ({_some(wrong)}: {shapes}): "
             "is it another arch, or are the images of other channels or another size?"
         )
-    return found, heads
+    return {name: value for name, value in found.items() if name in own}, heads
 
 
 def _is_head(own: Tensor, found: Tensor, classes: int) -> bool:
