@@ -39,7 +39,11 @@ MAY_IMPORT = {
     "pdm_lightning.cli": ("pdm_lightning.__main__",),
 }
 #: What one module alone may import besides.
-ALSO = {"attacks.library": {"art", "numpy"}, "detection.ood": {"pytorch_ood"}}
+ALSO = {
+    "attacks.library": {"art", "numpy"},
+    "detection.ood": {"pytorch_ood"},
+    "detection.mapped": {"safetensors"},
+}
 ALLOWED_IN = {
     "attacks": {"torch", "attacks"},
     "detection": {"torch", "numpy", "sklearn", "scipy", "detection", "typing_extensions"},
