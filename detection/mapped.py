@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-RESIDENT = 2**31
-"""Bytes of a tensor from which on `empty` takes a file in place of memory: 2 GiB."""
+RESIDENT = 2**30
+"""Bytes of a tensor from which on `empty` takes a file in place of memory: 1 GiB."""
 MAPPED = 2**26
 """Bytes of a tensor from which on `load` maps it in place of reading it: 64 MiB."""
 BLOCK = 2**25

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "omegaconf": _CONFIGURED,
     "wandb": ("pdm_lightning.tracking",),
     "attacks": ("pdm_lightning.stages", "=pdm_lightning.target"),
-    "detection": ("pdm_lightning.stages", "=pdm_lightning.target"),
+    "detection": ("pdm_lightning.stages", "=pdm_lightning.target", "=pdm_lightning.export"),
     "pdm_lightning.study": ("pdm_lightning.cli", "pdm_lightning.completion", "hydra_plugins"),
     "pdm_lightning.stages": ("pdm_lightning.study", "=pdm_lightning"),
     "pdm_lightning.cli": ("pdm_lightning.__main__",),
