@@ -61,6 +61,7 @@ _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.s
 _EMBED = (
     *_MODEL,
     "detection.features",
+    "detection.mapped",
     "pdm_lightning.data",
     "pdm_lightning.devices",
     "pdm_lightning.stages.context",
