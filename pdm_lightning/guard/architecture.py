@@ -197,28 +197,6 @@ def shapes(module: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     return {name: (tuple(value.shape), value.dtype) for name, value in module.state_dict().items()}
 
 
-def wrapped(
-    module: nn.Module,
-    embedding: str | None,
-    num_classes: int,
-    readout: str = "direct",
-    mean: Any = 0.0,
-    std: Any = 1.0,
-) -> Classifier:
-    """Wrap a network: see `pdm_lightning.models.Classifier.wrap`."""
-    own: Any = getattr(Classifier, "wrap", None)
-    if own is not None:
-        made: Classifier = own(
-            module, embedding=embedding, num_classes=num_classes, readout=readout, mean=mean, std=std
-        )
-        return made
-    if embedding is None:
-        raise ValueError("name the embedding layer, as in --embedding avgpool")
-    from pdm_lightning.models import wrap
-
-    return wrap(module, embedding, num_classes, readout, mean, std)
-
-
 def _resnet_arguments(network: ResNet) -> dict[str, Any]:
     first = {stage: getattr(network, stage)[0] for stage in ("stage1", "stage2", "stage3")}
     widths: list[Tensor] = [block.conv2.weight for block in first.values()]

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from pdm_lightning.guard import detectors
-from pdm_lightning.guard.architecture import MAX_CLASSES, Architecture, wrapped
+from pdm_lightning.guard.architecture import MAX_CLASSES, Architecture
 from pdm_lightning.guard.checks import (
     Check,
     GuardFileError,
@@ -72,7 +72,7 @@ class Form:
     def build(self, network: nn.Module, classes: int, mean: list[float], std: list[float]) -> Classifier:
         """Make the classifier of a network."""
         if self.kind == "wrapped":
-            classifier: Any = wrapped(network, self.embedding, classes, self.readout, mean, std)
+            classifier: Any = Classifier.wrap(network, self.embedding, classes, self.readout, mean, std)
             if self.negate:
                 classifier.negate = True
             return classifier  # type: ignore[no-any-return]

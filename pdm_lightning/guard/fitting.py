@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detection import Detector
 from pdm_lightning import __version__
 from pdm_lightning.data import ImageData
-from pdm_lightning.guard.architecture import Architecture, wrapped
+from pdm_lightning.guard.architecture import Architecture
 from pdm_lightning.guard.gather import Gathered, gather, halves, scores, share_out
 from pdm_lightning.guard.preprocessing import Preprocessing
 from pdm_lightning.guard.provenance import Provenance
@@ -68,16 +68,14 @@ def as_classifier(module: nn.Module, **settings: Any) -> Classifier:
     Raises
     ------
     ValueError
-        For settings of a classifier that has its own, and a network without a number of classes.
+        For settings of a classifier that has its own, and as `Classifier.wrap`.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     if isinstance(module, Classifier):
         if given:
             raise ValueError(f"{', '.join(given)}: belongs to the classifier, which is wrapped already")
         return module.eval()
-    if "num_classes" not in given:
-        raise ValueError("classes=[...] needed, names or a number: so many outputs the network has")
-    return wrapped(module, given.pop("embedding", None), given.pop("num_classes"), **given).eval()
+    return Classifier.wrap(module, **given).eval()
 
 
 def split(read: Reader, train: Any, validation: Any, held_out: Any, *, fpr: float, seed: int) -> Parts:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pdm_lightning.guard.architecture import Architecture, wrapped
+from pdm_lightning.guard.architecture import Architecture
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages.context import open_classifier
 from pdm_lightning.store import Store
@@ -226,7 +226,7 @@ def _wrapped(
     if not isinstance(network, Classifier):
         mean = pixels[0] if given.mean is None else given.mean
         std = pixels[1] if given.std is None else given.std
-        classifier = wrapped(network, given.embedding, count, "direct", mean, std)
+        classifier = Classifier.wrap(network, given.embedding, count, "direct", mean, std)
     assert isinstance(classifier, Classifier)
     return Model(
         classifier.eval(),

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from detection import KDE, KNN, DkNN, FeatureSqueezing
 from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing
-from pdm_lightning.guard.architecture import wrapped
 from pdm_lightning.guard.picture import read_image
 from pdm_lightning.models import Classifier, ResNet
 from tests.integration import mutant_images, mutants
@@ -59,7 +58,7 @@ def guards(folder: Path) -> dict[str, Path]:
 def _of_torchvision(folder: Path, generator: torch.Generator) -> Path:
     from torchvision.models import get_model
 
-    network = wrapped(get_model("shufflenet_v2_x0_5", num_classes=3), "conv5", 3)
+    network = Classifier.wrap(get_model("shufflenet_v2_x0_5", num_classes=3), "conv5", 3)
     images = torch.randint(0, 256, (80, 3, 32, 32), generator=generator, dtype=torch.uint8)
     return Guard.fit(network, images, fpr=0.25, detector="msp").save(folder / "torchvision.safetensors")
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from detection import ODIN, DkNN, FeatureSqueezing, ODINInput
 from pdm_lightning.guard import Architecture, Guard, GuardFileError, container
-from pdm_lightning.guard.architecture import wrapped
 from pdm_lightning.guard.detectors import CHOICES
 from pdm_lightning.models import Classifier, ResNet
 
@@ -93,7 +92,7 @@ def test_torchvision_s_networks_are_found_and_built_again(tmp_path: Path) -> Non
     from torchvision.models import get_model
 
     images = torch.randint(0, 256, (80, 3, 32, 32), dtype=torch.uint8)
-    classifier = wrapped(
+    classifier = Classifier.wrap(
         get_model("shufflenet_v2_x0_5", num_classes=4), "conv5", 4, mean=[0.4, 0.5, 0.6], std=0.2
     )
     found = Guard.fit(classifier, images, fpr=0.25, detector="msp")
@@ -112,7 +111,7 @@ def test_timm_s_networks_are_found_and_built_again(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     images = torch.randint(0, 256, (80, 1, 32, 32), dtype=torch.uint8)
     network = timm.create_model("resnet10t", num_classes=3, in_chans=1).eval()
-    found = Guard.fit(wrapped(network, "global_pool", 3), images, fpr=0.25, detector="msp")
+    found = Guard.fit(Classifier.wrap(network, "global_pool", 3), images, fpr=0.25, detector="msp")
     assert found.network == Architecture("timm", "resnet10t", {"num_classes": 3, "in_chans": 1})
     assert equal(found, Guard.load(found.save(tmp_path / "g.safetensors")), images)
 
@@ -122,14 +121,14 @@ def own_network() -> nn.Module:
 
 
 def test_a_network_of_one_s_own_is_handed_over(stripes: Images, tmp_path: Path) -> None:
-    found = Guard.fit(wrapped(own_network(), "2", 3, mean=0.5), stripes(293), fpr=0.1, detector="msp")
+    found = Guard.fit(Classifier.wrap(own_network(), "2", 3, mean=0.5), stripes(293), fpr=0.1, detector="msp")
     assert found.network.source == "own"
     path = found.save(tmp_path / "g.safetensors")
     with pytest.raises(GuardFileError, match=r"hand it over, Guard.load\(path, model=network\)"):
         Guard.load(path)
     images = stripes(20)[0]
     assert equal(found, Guard.load(path, model=own_network()), images)
-    assert equal(found, Guard.load(path, model=wrapped(own_network(), "2", 3, mean=0.5)), images)
+    assert equal(found, Guard.load(path, model=Classifier.wrap(own_network(), "2", 3, mean=0.5)), images)
     with pytest.raises(GuardFileError, match="these are weights of another network"):
         Guard.load(path, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Identity()))
     with pytest.raises(GuardFileError, match=r"tensor 'module.1.bias' is \(6,\)"):
@@ -137,7 +136,7 @@ def test_a_network_of_one_s_own_is_handed_over(stripes: Images, tmp_path: Path) 
     with pytest.raises(GuardFileError, match="has no layer '2'"):
         Guard.load(path, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     with pytest.raises(GuardFileError, match="of another readout"):
-        Guard.load(path, model=wrapped(own_network(), "2", 3, "reverse"))
+        Guard.load(path, model=Classifier.wrap(own_network(), "2", 3, "reverse"))
 
 
 def test_large_tensors_are_mapped(

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from detection import KDE, MSP, Mahalanobis
 from pdm_lightning.data import ImageData
 from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing
-from pdm_lightning.guard.architecture import wrapped
 from pdm_lightning.models import Classifier, ResNet
 
 Images = Callable[..., Any]
@@ -149,7 +148,7 @@ def test_any_network_is_wrapped(stripes: Images) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3))
     images, _ = stripes(293)
     found = Guard.fit(network, images, fpr=0.1, classes=3, embedding="2", mean=0.5, std=0.5, detector="msp")
-    same = Guard.fit(wrapped(network, "2", 3, mean=0.5, std=0.5), images, fpr=0.1, detector="msp")
+    same = Guard.fit(Classifier.wrap(network, "2", 3, mean=0.5, std=0.5), images, fpr=0.1, detector="msp")
     assert torch.equal(found.score(images).score, same.score(images).score)
 
 
