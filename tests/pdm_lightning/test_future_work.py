@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from attacks import BIM
+from pdm_lightning.losses import Outputs, look
+from pdm_lightning.stages import layer_gradients
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.train import Segments, load_classifier
 from pdm_lightning.study.ask import ask
@@ -95,6 +97,37 @@ def test_a_stopped_training_goes_on_to_the_very_weights_of_an_undisturbed_one(
     TINY["run"](tmp_path, spec(name))
     assert TINY["equal"](TINY["weights"](tmp_path), TINY["weights"](trained[name]))
     assert (tmp_path / "log.csv").read_text() == (trained[name] / "log.csv").read_text()
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_the_gradient_of_its_own_loss_is_measured_by_layer(name: str) -> None:
+    """`layer_gradients` shows a loss what training shows it; at the input, against a finite difference."""
+    defense = spec(name)["defense"]
+    loss, net = build_loss(defense), build_classifier(spec(name), 3, 1).double().eval()
+    x, y = (part[:6] for part in TINY["tiny_data"]().test)
+    x, same = x.double() / 255, torch.tensor([True, False, True]) if loss.needs_pairs else None
+
+    def measured(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return layer_gradients._measure(net, loss, x.clone(), y, same)["train"]
+
+    def total(x: torch.Tensor) -> float:
+        torch.manual_seed(0)
+        seen = look(net, x, loss.taps, loss.places)
+        read = net.read(seen.logits)
+        out = Outputs(
+            seen.embeddings, seen.logits, y, same, readout=read, layers=seen.layers, places=seen.places
+        )
+        return loss(out)[0].item() * (len(x) if same is None else len(same))
+
+    sizes = measured(x)
+    assert {"input", "embedding"} < set(sizes)
+    slopes = []
+    for pixel in range(64):
+        shift = torch.zeros_like(x)
+        shift[0].view(-1)[pixel] = 1e-6
+        slopes.append((total(x + shift) - total(x - shift)) / 2e-6)
+    assert sizes["input"][0].item() == pytest.approx(torch.tensor(slopes).norm().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NEW)
