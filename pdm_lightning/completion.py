@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "run what is missing and judge it by the evaluation card",
     "report": "write the report from what is stored",
     "tune": "search hyper-parameters on validation images",
+    "compare": "put two studies, or two defences, side by side",
     "store": "look at the store, check it, clear it up",
     "wandb": "write a sweep for W&B's agents, or the project's dashboard",
     "completion": "print the completion script of a shell",
@@ -122,6 +123,10 @@ def candidates(line: str) -> list[str]:
         from pdm_lightning.study import store_complete
 
         found = store_complete.candidates(words[1:], word, _folders)
+    elif words[0] == "compare":
+        from pdm_lightning.study import side_by_side_complete
+
+        found = side_by_side_complete.candidates(words[1:], word, _folders)
     elif words == ["wandb"]:
         found = ["sweep", "dashboard"]
     elif words[0] in COMMANDS:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.results import Figure, Row
+from pdm_lightning.report.results import Figure
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages.survival import Distances, needed, survival
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.measure import minimises_l2

@@ -33,6 +33,7 @@ from pdm_lightning.study.checks import (
     trainer,
     words,
 )
+from pdm_lightning.study.gallery import MOST_EXAMPLES
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
@@ -100,6 +101,8 @@ def _factors(config: Config) -> None:
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
+    number(config, "report.examples", 0, MOST_EXAMPLES)
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")

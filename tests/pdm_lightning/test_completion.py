@@ -19,7 +19,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "tune", "store", "wandb", "completion"]),
+        ("pdml ", ["run", "plan", "check", "report", "tune", "compare", "store", "wandb", "completion"]),
         ("pdml wandb ", ["sweep", "dashboard"]),
         ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pdm_lightning.report import Row, StudyResult, build_tables
-from pdm_lightning.report.results import cell_of
+from pdm_lightning.report.rows import cell_of
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import Entry, make_plan
