@@ -24,6 +24,9 @@ Usage
   pdml compare A B             two studies, or two defences (table2:ce table2:pdm), side by side, with paired intervals
   pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml store ls|show|verify|gc what the store holds; check its files; delete what no study needs (pdml store gc --help)
+  pdml fit MODEL IMAGES        fit a detector to a trained classifier: one file (pdml fit --help)
+  pdml detect FILE IMAGES...   score images with it: which ones not to trust
+  pdml card FILE               what it is, on what it was fitted, its measured rates
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group; pdml tune --help: of a search
   pdml --version
@@ -47,7 +50,8 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-OTHERS = ("tune", "compare", "store", "wandb", "completion")
+GUARD = ("fit", "detect", "card")
+OTHERS = ("tune", "compare", "store", "wandb", *GUARD, "completion")
 WORDS = (*COMMANDS, *OTHERS, "--help", "--version")
 
 
@@ -146,6 +150,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.study.wandb_commands import wandb
 
         return wandb(rest)
+    elif command in GUARD:
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.guard_words import carry_out
+
+        return carry_out(command, rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 

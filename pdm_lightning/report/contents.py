@@ -9,7 +9,7 @@ from typing import Any
 from pdm_lightning.report.results import Figure
 from pdm_lightning.report.tables import Table
 
-#: Heading of the group that tables of a kind stand in.
+#: Heading of the group that tables of a kind stand in, in the order of the page: as the paper has them.
 KINDS = {
     "accuracy": "Clean images",
     "detection": "Detection",
@@ -24,6 +24,10 @@ KINDS = {
     "timings": "Cost",
 }
 OTHER = "Tables"
+#: What stands after the figures.
+LATE = ("Cost",)
+#: A table of more rows is folded.
+MANY_ROWS = 40
 
 
 @dataclass
@@ -45,18 +49,24 @@ class Group:
         return "group-" + "-".join(self.title.lower().split())
 
     @property
+    def late(self) -> bool:
+        """Whether it stands after the figures."""
+        return self.title in LATE
+
+    @property
     def links(self) -> list[tuple[str, str]]:
         """(place, title) of each table."""
         return [(table.name, table.title) for table in self.tables]
 
 
 def grouped(tables: Iterable[Table]) -> list[Group]:
-    """Tables in the groups of their kinds, both in the order in which they come."""
+    """Tables in the groups of their kinds: groups as in `KINDS`, the tables of each in the order in which they come."""
     groups: dict[str, Group] = {}
     for table in tables:
         title = KINDS.get(table.kind, OTHER)
         groups.setdefault(title, Group(title)).tables.append(table)
-    return list(groups.values())
+    order = [*dict.fromkeys(KINDS.values()), OTHER]
+    return sorted(groups.values(), key=lambda group: order.index(group.title))
 
 
 def embedded(figures: Sequence[Figure], budget: int) -> list[dict[str, Any]]:

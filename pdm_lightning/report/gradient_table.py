@@ -5,7 +5,7 @@ from __future__ import annotations
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import Block, Cube, Measure
 from pdm_lightning.report.results import StudyResult
-from pdm_lightning.report.tables import Column, Footnotes, Table, TableRow, make_cell
+from pdm_lightning.report.tables import Column, Footnotes, Table, TableRow, collapse_marks, make_cell
 
 LOSSES = {
     "gradient_attack": "Attack loss (cross-entropy of the readout)",
@@ -56,6 +56,10 @@ def _table(
                 for place, measure in enumerate(line)
             ]
             rows.append(TableRow(metric.partition(":")[2], cells, section=section))
+    marks = [collapse_marks(result, cube, footnotes, block, data, defense) for defense in defenses]
+    columns = [
+        Column(result.label("defense", name) + mark) for name, mark in zip(defenses, marks, strict=True)
+    ]
     setting = captions.setting(result, block)
     caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}"
     return Table(
@@ -64,7 +68,7 @@ def _table(
         title=captions.title(f"Gradients on {result.label('data', data)}", result, block, blocks),
         caption=caption,
         row_header="At",
-        columns=[Column(result.label("defense", defense)) for defense in defenses],
+        columns=columns,
         rows=rows,
         footnotes=footnotes.lines(),
     )

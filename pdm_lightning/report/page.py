@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pdm_lightning.claims.render import page as page_of_claims
 from pdm_lightning.report import gallery
 from pdm_lightning.report.cells import CLEAN
-from pdm_lightning.report.contents import embedded, grouped
+from pdm_lightning.report.contents import MANY_ROWS, embedded, grouped
 from pdm_lightning.report.results import MEAN_AUC, StudyResult
 from pdm_lightning.report.tables import SHORT_KEY, Column, Table, TableRow
 
@@ -40,7 +40,7 @@ def render_page(
         loader=PackageLoader("pdm_lightning", "report"), autoescape=True, undefined=StrictUndefined
     )
     environment.globals.update(percent=percent, from_right=from_right, runs=runs, starts_group=starts_group)
-    environment.globals.update(sections=sections, short_key=SHORT_KEY)
+    environment.globals.update(sections=sections, short_key=SHORT_KEY, many_rows=MANY_ROWS)
     galleries, left_out = gallery.shown(result.gallery)
     return environment.get_template("page.html").render(
         result=result,

@@ -146,11 +146,29 @@ def _difference(pair: Pair, lifted: dict[int, float], footnotes: Footnotes) -> C
         formats.metric_difference(metric, one.value),
         interval,
         "" if seeds else n,
-        details=(f"{n} seeds",) if seeds else (),
+        details=(f"{n} seeds",) if seeds else _own(pair, footnotes),
         marks=STAR if lifted.get(id(pair), 1.0) < ALPHA else "",
         sort=one.value,
         strip=None if one.low is None else Strip(one.value, one.low, one.high),
     )
+
+
+def _own(pair: Pair, footnotes: Footnotes) -> tuple[str, ...]:
+    """What the sides' own numbers differ by, where a paired difference is of other images and says something else."""
+    a, b, told = pair.a.value, pair.b.value, pair.contrast.value
+    if pair.contrast.how != "images" or a is None or b is None or told is None:
+        return ()
+    own = formats.metric_difference(pair.metric, a - b)
+    if own == formats.metric_difference(pair.metric, told):
+        return ()
+    footnotes.add(OWN)
+    return (f"own: {own}",)
+
+
+OWN = (
+    "own: what A's and B's own numbers differ by. A paired difference is of the images that both have, and so of "
+    "another quantity; where the two disagree, it is the images that differ and not the detector alone."
+)
 
 
 def _judged(one: Contrast, p: float | None, footnotes: Footnotes) -> list[Cell]:

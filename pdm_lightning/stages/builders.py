@@ -61,6 +61,7 @@ _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.s
 _EMBED = (
     *_MODEL,
     "detection.features",
+    "detection.mapped",
     "pdm_lightning.data",
     "pdm_lightning.devices",
     "pdm_lightning.stages.context",
@@ -79,6 +80,7 @@ _TRAIN = (
     "pdm_lightning.stages.training",
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
+    "pdm_lightning.stages.start",
 )
 _SEE = (*_EMBED, "detection", "pdm_lightning.stages.features", "pdm_lightning.stages.sight")
 _CRAFT = (
@@ -166,7 +168,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "val_score": _VALIDATE,
 }
 # Packages whose code is told by their own version, not by ours.
-_LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}
+_LIBRARIES = {"torch", "torchvision", "timm", "transformers", "pdm_lightning", "attacks", "detection"}
 
 
 def source(node: Node) -> str:

@@ -20,7 +20,7 @@ from pdm_lightning.models import Classifier
 from pdm_lightning.seeding import generator, seeded
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.stages.context import Context, write_json
-from pdm_lightning.stages.measured import norms, outputs_of, stages_of, told
+from pdm_lightning.stages.measured import looked_at, norms, outputs_of, stages_of, told
 from pdm_lightning.store import Artifact
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def build(node: Node, folder: Path, context: Context) -> None:
         name: {layer: told(mean_interval(torch.cat(parts), **settings)) for layer, parts in layers.items()}
         for name, layers in found.items()
     }
+    looked = looked_at(parent, node.spec["images"], context)
     # JSON has its keys sorted: the order of the layers is told
-    write_json(folder / "layer_gradients.json", means | {"layers": list(means["attack"])})
+    write_json(folder / "layer_gradients.json", means | {"layers": list(means["attack"]), "images": looked})
 
 
 def read(artifact: Artifact) -> dict[str, dict[str, dict[str, Any]]]:

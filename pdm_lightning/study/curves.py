@@ -83,8 +83,8 @@ def convergence(answers: Answers) -> list[Figure]:
     panels = [panel for panel in _against(_length, answers, LENGTHENED.__contains__) if panel.swept]
     caption = (
         "What an attack reaches with more iterations. Where a curve still rises, or distances still fall, the attack "
-        "is cut short, and what withstands it shows that and no more. Distances are means over successes. Shaded: "
-        "95 % Wilson intervals."
+        "is cut short, and what withstands it shows that and no more. Distances are means over successes, which are "
+        "other images at each length. Shaded: 95 % intervals, Wilson for shares and bootstrap for distances."
     )
     drawn = [panel.drawn() | {"x_log": True} for panel in panels]
     return [Figure("convergence", "curves", "Success against iterations", caption, drawn)]
@@ -185,7 +185,7 @@ class _Names:
             yield entry.cell.label("threat").replace("_", " ")
         at = formats.at_threshold(row.metric)
         # without a threshold, a detector matters only to an attack that knows it
-        if len(self.detectors) > 1 and (at or row.threat != "gray_box"):
+        if len(self.detectors) > 1 and (at or row.threat != "gray_box" or row.metric in AUCS):
             yield f"{entry.cell.label('detector')} {row.bandwidth}".strip()
         yield f"budget {entry.cell.name('budget')}"
         if at:

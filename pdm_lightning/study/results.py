@@ -49,7 +49,7 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     notes = {row.artifact: row.note for row in rows}
     rows += compare.rows(plan.compared, reader.artifact, reader._status, bandwidth, notes)
     rows += averages.rows(plan.averaged, reader.artifact, reader._status, bandwidth)
-    rows += measure.rows(plan.measured, reader.artifact, reader._status)
+    rows += measure.rows(plan.measured, reader.artifact, reader._status, bandwidth, notes)
     rows = _distinct([*rows, *reader.worst(plan.worst, notes)])
     failures = [
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdm_lightning.data import ImageData
 from pdm_lightning.losses import Outputs, Term
-from pdm_lightning.models import Classifier, ResNet, wrap
+from pdm_lightning.models import Classifier, ResNet
 from pdm_lightning.replicas import ALONE, Replica, join
 from pdm_lightning.stages.begun import begin
 from pdm_lightning.stages.context import Context
@@ -151,7 +151,7 @@ SPECS = {
 def teacher() -> Classifier:
     """An untrained one, which errs."""
     torch.manual_seed(5)
-    return wrap(Double(1, 3), "body", 3).eval()
+    return Classifier.wrap(Double(1, 3), "body", 3).eval()
 
 
 def train(name: str, folder: Path, replica: Replica = ALONE) -> None:

@@ -194,7 +194,9 @@ def defense(name: str) -> dict:
     return merge(yaml.safe_load((CONF / "_terms.yaml").read_text()), own)
 
 
-ROWS = sorted(path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_"))
+ROWS = sorted(
+    path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_") and path.stem != "frozen"
+)
 PRINTED = ["pdm_printed", "pdm_algorithm1"]
 #: Those of the paper's future work have settings of their own, and their own tests: test_future_work.py.
 FUTURE = ["ce_input_gradient", "ce_jacobian", "large_margin", "pdm_jacobian", "pdm_layers", "rce_margin"]

@@ -89,6 +89,9 @@ def test_what_a_row_says(auc: Table) -> None:
         "Budget smoke" not in auc.caption and "budget smoke" in auc.caption and "ce | pdm" not in auc.caption
     )
     assert auc.columns[2].scale == (-0.25, 0.25)
+    # the sides' own numbers differ by .1: only another paired difference says so
+    assert [row.cells[2].details for row in auc.rows] == [(), ("own: +.100",), ("own: +.100",), ()]
+    assert sum(note.startswith("own: what A's") for note in auc.footnotes) == 1
 
 
 def test_points_and_signs() -> None:
