@@ -29,6 +29,7 @@ from pdm_lightning.study.checks import (
     choice,
     flag,
     has,
+    mapping,
     number,
     shown,
     text,
@@ -126,23 +127,16 @@ def _budget(config: Config) -> None:
     number(config, "budget.train.segment", 1)
     if train["steps"] is None and train["epochs"] is None:
         raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
-    for cost in _mapping(config, "budget.images"):
+    for cost in mapping(config, "budget.images"):
         number(config, f"budget.images.{cost}", 1, optional=True)
-    caps = _mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
+    caps = mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
     for name, cap in caps.items():
         for key in [f"{name}.{field}" for field in cap] if isinstance(cap, Mapping) else [name]:
             number(config, f"budget.iterations.{key}", 1)
 
 
-def _mapping(config: Config, key: str) -> Mapping[str, Any]:
-    value = at(config, key)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}={shown(value)}: set the values inside it instead, as {key}.<name>=...")
-    return value
-
-
 def _data(config: Config) -> None:
-    data = _mapping(config, "data")
+    data = mapping(config, "data")
     text(config, "data.name", optional=True)
     _present(config, "data.root", text)
     _present(config, "data.download", flag)
@@ -171,7 +165,7 @@ def _present(config: Config, key: str, check: Callable[..., None], *details: Any
 
 def _model(config: Config, place: str = "model") -> None:
     """Build a model of this project; any other one may be large, or need the data's own classes and channels."""
-    model = _mapping(config, place)
+    model = mapping(config, place)
     text(config, f"{place}.name")
     for key in ("embedding", "weights"):
         if key in model:
@@ -189,7 +183,7 @@ def _model(config: Config, place: str = "model") -> None:
 
 
 def _attack(config: Config, place: str = "attack") -> None:
-    attack, ignored = _mapping(config, place), ("cost", "lean")
+    attack, ignored = mapping(config, place), ("cost", "lean")
     text(config, f"{place}.name")
     spec = {key: value for key, value in attack.items() if key not in ("name", "label", *ignored)}
     if spec.get("confidence") == "median_margin":  # measured on each model later
@@ -198,7 +192,7 @@ def _attack(config: Config, place: str = "attack") -> None:
     arguments(place, spec)
     with built(place, attack):
         instantiate(spec)
-    cost, known = attack.get("cost", "medium"), _mapping(config, "budget.images")
+    cost, known = attack.get("cost", "medium"), mapping(config, "budget.images")
     if cost not in known:
         raise ValueError(f"{place}.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
     caps(config, attack)
@@ -214,20 +208,20 @@ def _threat(config: Config) -> None:
     _plain(config, "threat", "grants", "pdm_lightning.threat.ThreatModel")
     surrogate = surrogate_of(config["threat"])
     if surrogate == "proxy":
-        proxy = _mapping(config, "threat.proxy")
+        proxy = mapping(config, "threat.proxy")
         _model(config, "threat.proxy.model")
         number(config, "threat.proxy.seed", 0)
         term = {key: value for key, value in proxy.items() if key not in ("model", "seed")}
         with built("threat.proxy", term):
             instantiate({"_target_": "pdm_lightning.losses.Distillation", **term})
     if surrogate == "model":
-        _mapping(config, "threat.own")
+        mapping(config, "threat.own")
         number(config, "threat.own.seed", 0)
         _defense(config, "threat.own.defense")
 
 
 def _plain(config: Config, group: str, attribute: str, base: str, others: tuple[str, ...] = ()) -> None:
-    option = _mapping(config, group)
+    option = mapping(config, group)
     text(config, f"{group}.name")
     has(group, option, attribute, base)
     arguments(group, option, others)
@@ -238,9 +232,9 @@ def _plain(config: Config, group: str, attribute: str, base: str, others: tuple[
 
 
 def _defense(config: Config, place: str = "defense") -> None:
-    defense = _mapping(config, place)
+    defense = mapping(config, place)
     text(config, f"{place}.name")
-    words(config, f"{place}.use", _mapping(config, f"{place}.term"))
+    words(config, f"{place}.use", mapping(config, f"{place}.term"))
     if not defense["use"] and defense.get("readout") != "direct":
         raise ValueError(
             f"{place}.use=[]: use some of {', '.join(defense['term'])}; {place}=frozen is for taking no step"
@@ -250,7 +244,7 @@ def _defense(config: Config, place: str = "defense") -> None:
     choice(config, f"{place}.pairs", ("auto", "always"))
     choice(config, f"{place}.forward", ("concatenated", "separate"))
     for name in defense["use"]:
-        term = _mapping(config, f"{place}.term.{name}")
+        term = mapping(config, f"{place}.term.{name}")
         number(config, f"{place}.term.{name}.weight", 0, whole=False)
         arguments(f"{place}.term.{name}", term, ("weight",))
         with built(f"{place}.term.{name}", term):
@@ -262,14 +256,14 @@ def _defense(config: Config, place: str = "defense") -> None:
 
 def _optimizer(config: Config) -> None:
     """Build the optimizer of one small layer and the schedule of a short training."""
-    optimizer = _mapping(config, "optimizer")
+    optimizer = mapping(config, "optimizer")
     text(config, "optimizer.name")
     _present(config, "optimizer.lr", number, 0, whole=False, above=True)
     _present(config, "optimizer.weight_decay", number, 0, whole=False)
     arguments("optimizer", optimizer, ("schedule", "weight_decay"), ("params",))
     schedule = optimizer.get("schedule")
     if schedule is not None:
-        _schedule(config, _mapping(config, "optimizer.schedule"))
+        _schedule(config, mapping(config, "optimizer.schedule"))
     with built("optimizer", optimizer), torch.random.fork_rng(devices=[]):
         make_optimizer(nn.Linear(1, 1), optimizer, brief=True)
         lr_factor(schedule, total_steps=100)
