@@ -13,12 +13,11 @@ from torch import nn
 from pdm_lightning.data.sources import check_channels, pair
 from pdm_lightning.models.library import check_arch
 from pdm_lightning.optimization import lr_factor, make_optimizer
-from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.start import library_of
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_defense, validate_detector
+from pdm_lightning.study import validate_defense, validate_detector, validate_report
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -31,12 +30,10 @@ from pdm_lightning.study.checks import (
     has,
     mapping,
     number,
-    shown,
     text,
     trainer,
     words,
 )
-from pdm_lightning.study.gallery import MOST_EXAMPLES
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
@@ -72,43 +69,15 @@ def _study(config: Config) -> None:
     number(config, "evaluate.bootstrap", 1)
     number(config, "evaluate.min_n", 1)
     flag(config, "evaluate.worst_case")
-    _rates(config)
+    validate_report.rates(config)
     choice(config, "craft.limits", ("validation", "loo"))
     choice(config, "card.run", RUNS)
     number(config, "card.images", 1)
     number(config, "card.self_test", 1)
     number(config, "measure.images", 3)
-    _factors(config)
+    validate_report.factors(config)
     number(config, "tsne.points", 10)
     number(config, "tsne.perplexity", 1, whole=False)
-
-
-def _rates(config: Config) -> None:
-    rates = at(config, "evaluate.fpr")
-    if not isinstance(rates, list):
-        raise ValueError(f"evaluate.fpr={shown(rates)}: a list of rates needed, as '[0.01,0.05]'")
-    for key, rate in [("craft.fpr", at(config, "craft.fpr")), *(("evaluate.fpr", rate) for rate in rates)]:
-        check_number(key, rate, 0, 1, whole=False, above=True)
-        if rate == 1:
-            raise ValueError(f"{key}=1: a rate below 1 needed, such as 0.05")
-
-
-def _factors(config: Config) -> None:
-    factors = at(config, "measure.bandwidths")
-    if not isinstance(factors, list) or not factors:
-        raise ValueError(f"measure.bandwidths={shown(factors)}: a list of factors needed, as '[0.5,1,2]'")
-    for factor in factors:
-        check_number("measure.bandwidths", factor, 0, whole=False, above=True)
-
-
-def _report(config: Config) -> None:
-    words(config, "report.tables", TABLES)
-    words(config, "report.figures", FIGURES)
-    flag(config, "report.claims")
-    number(config, "report.examples", 0, MOST_EXAMPLES)
-    name = shown(at(config, "name"))
-    if not name or name.startswith(".") or "/" in name:
-        raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
 
 
 def _places(config: Config) -> None:
@@ -284,7 +253,7 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "measure", "tsne"),
-    _report: ("report", "name"),
+    validate_report.report: ("report", "name"),
     _places: ("paths", "store"),
     check_logger: ("logger",),
     _data: ("data",),
