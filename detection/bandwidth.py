@@ -8,17 +8,24 @@ class. Its stationary points obey
 and the weighted mean lies between the smallest and the plain mean of the squared distances. So the global
 maximum is inside [sqrt(mean_i min_j d_ij^2 / d), sqrt(mean_i mean_j d_ij^2 / d)]. That range is scanned on a
 logarithmic grid (L may have several maxima) and the best grid point is refined by a golden-section search.
+
+The tables of distances hold `DISTANCES` numbers at most. Where all points would need more, each class gives every n-th
+of its points, each still seen by all kernels of its class: the mean is then taken over a sample of the points.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from detection import mapped
 from detection.density import log_normaliser
+
+DISTANCES = 2**27
+"""Distances of points to kernels that a rule looks at, at most: 1 GiB of float64."""
 
 GRID = 25
 TOLERANCE = 1e-5
@@ -31,9 +38,9 @@ def by_validation(kernels: Sequence[Tensor], points: Sequence[Tensor]) -> float:
     Parameters
     ----------
     kernels : sequence of Tensor
-        Per class c the kernels' centres (M_c, d), float64.
+        Per class c the kernels' centres (M_c, d), of any float dtype; what is computed of them is float64.
     points : sequence of Tensor
-        Per class c the held-out points (N_c, d), float64; a class without any is left out.
+        Per class c the held-out points (N_c, d), of any float dtype; a class without any is left out.
 
     Returns
     -------
@@ -45,7 +52,10 @@ def by_validation(kernels: Sequence[Tensor], points: Sequence[Tensor]) -> float:
     ValueError
         Without any point, or where every point coincides with a kernel (the likelihood is unbounded).
     """
-    squares = [_exact_squares(p, k) for p, k in zip(points, kernels, strict=True) if len(p) and len(k)]
+    step = _stride(len(p) * len(k) for p, k in zip(points, kernels, strict=True))
+    squares = [
+        _exact_squares(p[::step], k) for p, k in zip(points, kernels, strict=True) if len(p) and len(k)
+    ]
     if not squares:
         raise ValueError(
             "bandwidth 'validation' needs validation embeddings: "
@@ -107,11 +117,23 @@ def mean_log_likelihood(
 
 def _exact_squares(points: Tensor, kernels: Tensor) -> Tensor:
     # direct differences: coinciding points give an exact 0; cdist's root does no harm without a gradient
-    return torch.cdist(points, kernels, compute_mode=_EXACT).square_()
+    squares = torch.cdist(points.double(), kernels.double(), compute_mode=_EXACT).square_()
+    mapped.release(kernels)
+    return squares
+
+
+def _stride(tables: Iterable[int]) -> int:
+    """1 where all distances fit, else the n of every n-th point."""
+    return max(1, math.ceil(sum(tables) / DISTANCES))
 
 
 def _own_squares(kernels: Sequence[Tensor], rule: str) -> list[Tensor]:
-    squares = [_exact_squares(k, k).fill_diagonal_(math.inf) for k in kernels if len(k) > 1]
+    step, squares = _stride(len(k) ** 2 for k in kernels), []
+    for own in (k for k in kernels if len(k) > 1):
+        table = _exact_squares(own[::step], own)
+        rows = torch.arange(len(table), device=table.device)
+        table[rows, rows * step] = math.inf
+        squares.append(table)
     if not squares:
         raise ValueError(
             f"bandwidth {rule!r} needs a class with two kernels: raise kernels_per_class or give a number"

@@ -36,23 +36,36 @@ class Densities:
     Parameters
     ----------
     kernels : sequence of Tensor
-        Per class c the kernels' centres (M_c, d) float64, M_c >= 1, all on one device.
+        Per class c the kernels' centres (M_c, d), M_c >= 1, of any float dtype, all on one device; what is computed of
+        them is float64.
     bandwidth : float
         Standard deviation h > 0 of each kernel, in units of the embedding.
     """
 
     def __init__(self, kernels: Sequence[Tensor], bandwidth: float) -> None:
         self._bandwidth, self._scale = bandwidth, bandwidth**-2
-        self._means = torch.stack([k.mean(dim=0) for k in kernels])
-        centred = [k - mean for k, mean in zip(kernels, self._means, strict=True)]
-        halves = [0.5 * self._scale * k.square().sum(dim=1, keepdim=True) for k in centred]
+        self._means = torch.stack([k.mean(dim=0, dtype=torch.float64) for k in kernels])
+        tables = [self._table(k, mean) for k, mean in zip(kernels, self._means, strict=True)]
         # one table per class serves both products, of which this layout suits the first
-        self._columns = [
-            torch.cat([self._scale * k, -half], dim=1).T.contiguous()
-            for k, half in zip(centred, halves, strict=True)
-        ]
-        self._radii = torch.stack([half.max() for half in halves]).sqrt_()
-        normalisers = [log_normaliser(len(k), k.shape[1], bandwidth) for k in kernels]
+        self._columns = [table.T.contiguous() for table in tables]
+        self._close(tables)
+
+    def _table(self, kernels: Tensor, mean: Tensor, memory: Tensor | None = None) -> Tensor:
+        """[k_j / h^2, -||k_j||^2 / (2 h^2)] with centres counted from a mean: (M, d + 1), in `memory` if given."""
+        shape = len(kernels), kernels.shape[1] + 1
+        table = mean.new_empty(shape) if memory is None else memory[: shape[0] * shape[1]].view(shape)
+        centred = table[:, :-1].copy_(kernels).sub_(mean)
+        torch.mul(self._squares(centred), -0.5 * self._scale, out=table[:, -1])
+        centred.mul_(self._scale)
+        return table
+
+    @staticmethod
+    def _squares(centred: Tensor) -> Tensor:
+        return centred.square().sum(dim=1)
+
+    def _close(self, tables: Sequence[Tensor]) -> None:
+        self._radii = torch.stack([table[:, -1].neg().max() for table in tables]).sqrt_()
+        normalisers = [log_normaliser(len(table), table.shape[1] - 1, self._bandwidth) for table in tables]
         self._normalisers = torch.tensor(normalisers, dtype=torch.float64, device=self.device)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,10 +11,15 @@ from torch import Tensor
 from typing_extensions import Self
 
 from detection import bandwidth as rules
+from detection import mapped
 from detection.base import Detector
 from detection.density import Densities
 from detection.features import Features, View
+from detection.finite import check_finite
+from detection.streamed import StreamedDensities
 
+PREPARED = 2**27
+"""Numbers of the kernels, all classes together, up to which they are kept ready in float64: 1 GiB."""
 RULES = ("validation", "loo", "nn_median")
 
 
@@ -23,6 +29,11 @@ class KDE(Detector):
     Each class has at most `kernels_per_class` isotropic Gaussian kernels: training embeddings of that *true*
     class, drawn at random without replacement. One bandwidth serves all classes. Everything is float64 and in
     log space, so neither the score nor its gradient vanishes far from every kernel.
+
+    Kernels keep the features' own numbers (float32 as a rule), which float64 holds exactly. Up to `PREPARED` numbers
+    they are made ready once and kept in float64, where the points are. More of them stay where they are, in a file that
+    `detection.mapped.load` maps for example, and are made ready class by class in some 100 MB, which costs least with
+    many points at a time. The scores are the same but for rounding.
 
     Parameters
     ----------
@@ -74,7 +85,8 @@ class KDE(Detector):
         self.bandwidth, self.bandwidth_scale = bandwidth, bandwidth_scale
         self.kernels_per_class, self.layer, self.seed = kernels_per_class, layer, seed
         self.bandwidth_ = math.nan
-        self._kernels: list[Tensor] = []
+        self._kernels: Sequence[Tensor] = ()
+        self._all = torch.empty(0, 0)
         self._densities: Densities | None = None
 
     @property
@@ -109,7 +121,8 @@ class KDE(Detector):
             Where a class has no training embedding, an embedding is not finite, the two sets disagree, or
             the rule finds no bandwidth.
         """
-        points = _finite(train.layer(self.layer).detach(), "training")
+        points = train.layer(self.layer).detach()
+        check_finite(points, "training")
         groups = [(train.labels == c).nonzero().flatten() for c in range(train.num_classes)]
         empty = [c for c, rows in enumerate(groups) if len(rows) == 0]
         if empty:
@@ -117,9 +130,11 @@ class KDE(Detector):
                 f"KDE: no training embeddings of class {', '.join(map(str, empty))}: "
                 "every class of the model needs training images"
             )
-        kernels = [points[self._draw(rows, c)] for c, rows in enumerate(groups)]
-        self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(kernels, validation)
-        self._kernels, self._densities = kernels, None
+        drawn = [self._draw(rows, c) for c, rows in enumerate(groups)]
+        kernels = mapped.gather(points, drawn)
+        parts = kernels.split([len(rows) for rows in drawn])
+        self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(parts, validation)
+        self._all, self._kernels, self._densities = kernels, parts, None
         return self
 
     def _draw(self, rows: Tensor, label: int) -> Tensor:
@@ -127,13 +142,14 @@ class KDE(Detector):
         chosen = np.random.default_rng([self.seed, label]).choice(len(rows), count, replace=False)
         return rows[torch.from_numpy(np.sort(chosen)).to(rows.device)]
 
-    def _choose_bandwidth(self, kernels: list[Tensor], validation: Features) -> float:
+    def _choose_bandwidth(self, kernels: Sequence[Tensor], validation: Features) -> float:
         if self.bandwidth == "loo":
             return rules.leave_one_out(kernels)
         if self.bandwidth == "nn_median":
             return rules.nearest_neighbour_median(kernels)
         if self.bandwidth == "validation":
-            points = _finite(validation.layer(self.layer).detach(), "validation")
+            points = validation.layer(self.layer).detach()
+            check_finite(points, "validation")
             if points.shape[1] != kernels[0].shape[1] or validation.num_classes != len(kernels):
                 raise ValueError("KDE: training and validation features come from different models")
             return rules.by_validation(kernels, [points[validation.labels == c] for c in range(len(kernels))])
@@ -200,10 +216,15 @@ class KDE(Detector):
     def _ready(self, device: torch.device | None = None) -> Densities:
         """What a query needs, made once and kept: an attack scores on its device thousands of times."""
         self._check_fitted()
-        device = self._kernels[0].device if device is None else device
+        device = self._all.device if device is None else device
         if self._densities is None or self._densities.device != device:
-            self._kernels = [k.to(device) for k in self._kernels]
-            self._densities = Densities(self._kernels, self.bandwidth_)
+            if self._all.numel() > PREPARED:
+                self._densities = StreamedDensities(self._kernels, self.bandwidth_, device)
+            else:
+                counts = [len(k) for k in self._kernels]
+                self._all = self._all.to(device)
+                self._kernels = self._all.split(counts)
+                self._densities = Densities(self._kernels, self.bandwidth_)
         return self._densities
 
     def _check_fitted(self) -> None:
@@ -224,35 +245,50 @@ class KDE(Detector):
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Kernels (M, d) float64, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU."""
+        """Kernels (M, d) in the features' dtype, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU.
+
+        Kernels that lie in a file are given as they are, unread: write them with `detection.mapped.save`, and write not
+        into them.
+        """
         self._check_fitted()
         counts = torch.tensor([len(k) for k in self._kernels])
         return {
-            "kernels": torch.cat(self._kernels).cpu(),
+            "kernels": self._all if mapped.is_mapped(self._all) else self._all.cpu().clone(),
             "classes": torch.arange(len(counts)).repeat_interleave(counts),
             "bandwidth": torch.tensor([self.bandwidth_], dtype=torch.float64),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> Self:
-        """Take over kernels and bandwidth of `state_dict`; ValueError where one of them is absent."""
+        """Take over kernels and bandwidth of `state_dict`, the kernels without a copy.
+
+        Raises
+        ------
+        ValueError
+            Where one of them is absent, or they do not belong together.
+        """
         missing = {"kernels", "classes", "bandwidth"} - state.keys()
         if missing:
             raise ValueError(
                 f"this is no KDE state, {', '.join(sorted(missing))} absent: fit the detector again"
             )
-        counts = state["classes"].bincount().tolist()
-        self._kernels = list(state["kernels"].double().split(counts))
+        kernels, classes = state["kernels"], state["classes"]
+        if kernels.dim() != 2 or not kernels.is_floating_point() or classes.shape != kernels.shape[:1]:
+            raise ValueError(
+                f"this is no KDE state, kernels {tuple(kernels.shape)} {kernels.dtype} with classes "
+                f"{tuple(classes.shape)}: fit the detector again"
+            )
+        # in any other order kernels would go to the wrong classes
+        labels, counts = classes.unique_consecutive(return_counts=True)
+        if not torch.equal(labels, torch.arange(len(labels))):
+            raise ValueError(
+                "this is no KDE state, classes must be 0, 1, ... in turn: fit the detector again"
+            )
+        self._all, self._kernels = kernels, kernels.split(counts.tolist())
         self.bandwidth_, self._densities = float(state["bandwidth"]), None
         return self
 
 
 def _finite(points: Tensor, which: str) -> Tensor:
     """Cast to float64 (autograd casts the gradient back), refusing NaN and infinities."""
-    # a sum is cheap, and finite only without NaN or infinity; it may overflow, hence the count
-    bad = 0 if torch.isfinite(points.sum()) else int((~torch.isfinite(points)).any(dim=1).sum())
-    if bad:
-        raise ValueError(
-            f"KDE: {bad} of {len(points)} {which} embeddings are not finite: "
-            "the model has diverged, train it again"
-        )
+    check_finite(points.detach(), which)
     return points.double()

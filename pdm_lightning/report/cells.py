@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from scipy.special import stdtrit
 
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 
 CLEAN = "none"
 #: The threat model of rows that take the worst over several attacks, image by image.
@@ -60,6 +60,8 @@ class Measure:
         Smallest and largest over the seeds.
     notes : tuple of str
         The rows' notes, split at ``;``, each once.
+    artifacts : tuple of str
+        Keys of the artifacts that the value, or what there is instead, comes from.
     """
 
     status: str = "missing"
@@ -72,6 +74,7 @@ class Measure:
     n: tuple[int, int] | None = None
     n_attacked: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
 
 
 def aggregate(rows: Iterable[Row]) -> Measure:
@@ -92,6 +95,7 @@ def aggregate(rows: Iterable[Row]) -> Measure:
         n=_span(row.n for row in shown),
         n_attacked=_span(row.n_attacked for row in shown),
         notes=tuple(dict.fromkeys(note for row in by_seed.values() for note in split_note(row.note))),
+        artifacts=tuple(dict.fromkeys(row.artifact for row in shown if row.artifact)),
     )
     return _with_value(gap, good) if good else gap
 

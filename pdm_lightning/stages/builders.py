@@ -61,6 +61,7 @@ _MODEL = ("pdm_lightning.models", "pdm_lightning.stages.build", "pdm_lightning.s
 _EMBED = (
     *_MODEL,
     "detection.features",
+    "detection.mapped",
     "pdm_lightning.data",
     "pdm_lightning.devices",
     "pdm_lightning.stages.context",
@@ -108,7 +109,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "train": _TRAIN,
     "proxy": (*_TRAIN, "pdm_lightning.stages.proxy"),
     "features": (*_EMBED, "detection.features", "pdm_lightning.stages.features"),
-    "clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.clean"),
+    "clean": (
+        *("detection.clusters", "detection.intervals", "detection.resampling"),
+        "pdm_lightning.stages.clean",
+    ),
     "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
     "splits": ("pdm_lightning.data", "pdm_lightning.stages.splits"),
     "gradients": (*_EMBED, "attacks", "pdm_lightning.stages.features", "pdm_lightning.stages.gradients"),

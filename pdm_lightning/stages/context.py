@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from detection import mapped
 from detection.features import LAYERS, View
 from pdm_lightning.data import ImageData, load_data, to_unit
 from pdm_lightning.device_lease import gpus, leased
@@ -120,33 +121,47 @@ def embed(
     classifier: Classifier,
     images: Tensor,
     device: torch.device,
-    batch: int = 512,
     report: Callable[[int], None] | None = None,
     layers: Sequence[str] = (),
+    rows: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Embeddings, readout logits and, where they are named, further layers of images.
 
     Parameters
     ----------
     images : (N, C, H, W) uint8 or float in [0, 1] tensor
+    rows : (M,) int64 tensor, optional
+        The images to look at, all by default.
 
     Returns
     -------
     dict of str to Tensor
-        ``embedding`` (N, d), ``logits`` (N, K) and, by name, the layers (N, d_l): float32, on the CPU.
+        ``embedding`` (M, d), ``logits`` (M, K) and, by name, the layers (M, d_l): float32, on the CPU. What is too
+        large for memory lies in a file, see `detection.mapped.empty`.
     """
-    names = list(dict.fromkeys((*LAYERS, *layers)))
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    count = len(images) if rows is None else len(rows)
+    if not count:
+        raise ValueError("there are no images to embed")
+    names, batch = list(dict.fromkeys((*LAYERS, *layers))), _batch(images)
+    found: dict[str, Tensor] = {}
     with strict_float32():
-        for part in images.split(batch):
+        for start in range(0, count, batch):
+            place = slice(start, min(start + batch, count))
+            part = images[place] if rows is None else images[rows[place]]
             view = View.from_model(classifier, to_unit(part).to(device), names)
             for name in names:
-                found[name].append(view.layer(name).cpu())
+                layer = view.layer(name)
+                if name not in found:
+                    found[name] = mapped.empty((count, layer.shape[1]), layer.dtype)
+                mapped.release(found[name][place].copy_(layer))
             if report is not None:
                 report(len(part))
-    if not len(images):
-        raise ValueError("there are no images to embed")
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    return found
+
+
+def _batch(images: Tensor) -> int:
+    """Images that pass at a time: 512 small ones, fewer of those whose activations would fill the memory."""
+    return max(1, min(512, 2**23 // max(1, images[0].numel())))
 
 
 def write_json(path: Any, content: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detection import Detector, Features
+from detection import Detector, Features, mapped
 from pdm_lightning.stages import sight
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.instantiate import instantiate
@@ -31,10 +31,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
 
 def save(detector: Detector, scores: dict[str, Tensor], folder: Path) -> None:
     """Write a fitted detector and its scores of clean images, (N,) by split."""
-    save_file(
-        {name: tensor.contiguous() for name, tensor in detector.state_dict().items()},
-        folder / "state.safetensors",
-    )
+    mapped.save(detector.state_dict(), folder / "state.safetensors")
     save_file(scores, folder / "scores.safetensors")
     write_json(folder / "detector.json", {"bandwidth": _bandwidth(detector)})
 
@@ -55,5 +52,5 @@ def _bandwidth(detector: Detector) -> float | None:
 def read(artifact: Artifact) -> Detector:
     """Rebuild the fitted detector of a ``detector`` artifact."""
     detector: Detector = instantiate(artifact.manifest["spec"])
-    detector.load_state_dict(load_file(artifact.file("state.safetensors")))
+    detector.load_state_dict(mapped.load(artifact.file("state.safetensors")))
     return detector

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detection import Features
+from detection import Features, mapped
 from pdm_lightning.data import ImageData
 from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
@@ -31,29 +30,24 @@ def build(node: Node, folder: Path, context: Context) -> None:
     data, device = context.data(node), context.device(node)
     classifier = context.classifier(node.parents["train"], device)
     chosen, layers = kept(data, node), node.spec.get("layers", [])
-    sets = {
-        "train": (data.train[0][chosen], data.train[1][chosen]),
-        "validation": data.validation,
-        "test": data.test,
-    }
-    total = sum(len(labels) for _, labels in sets.values())
+    sets = {"train": data.train, "validation": data.validation, "test": data.test}
+    total = len(chosen) + len(data.validation[1]) + len(data.test[1])
     tensors: dict[str, Tensor] = {}
     with Progress(total, f"features {node.title}", enabled=context.progress) as progress:
         for split, (images, labels) in sets.items():
-            seen = embed(classifier, images, device, report=progress.update, layers=layers)
+            rows = chosen if split == "train" else None
+            seen = embed(classifier, images, device, progress.update, layers, rows)
             tensors |= {
                 f"{split}.embeddings": seen.pop("embedding"),
                 f"{split}.logits": seen.pop("logits"),
-                f"{split}.labels": labels,
+                f"{split}.labels": labels if rows is None else labels[rows],
             }
             tensors |= {f"{split}.layer.{name}": layer for name, layer in seen.items()}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+    if not all(bool(torch.isfinite(part).all()) for held in tensors.values() for part in mapped.blocks(held)):
         raise ValueError(
             f"the classifier of {node.title} gives embeddings that are not finite: train it again"
         )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "features.safetensors"
-    )
+    mapped.save(tensors, folder / "features.safetensors")
 
 
 def kept(data: ImageData, node: Node) -> Tensor:
@@ -72,8 +66,8 @@ def per_class(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def read(artifact: Artifact) -> dict[str, Features]:
-    """Features of each split from a ``features`` artifact."""
-    tensors = load_file(artifact.file("features.safetensors"))
+    """Features of each split from a ``features`` artifact; large ones are read where they are looked at."""
+    tensors = mapped.load(artifact.file("features.safetensors"))
     sets = {}
     for split in SPLITS:
         layers = {

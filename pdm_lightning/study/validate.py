@@ -18,7 +18,7 @@ from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_lo
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.start import library_of
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_detector
+from pdm_lightning.study import validate_defense, validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -35,6 +35,7 @@ from pdm_lightning.study.checks import (
     trainer,
     words,
 )
+from pdm_lightning.study.gallery import MOST_EXAMPLES
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
@@ -102,6 +103,8 @@ def _factors(config: Config) -> None:
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
+    number(config, "report.examples", 0, MOST_EXAMPLES)
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
@@ -295,6 +298,8 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
+    validate_defense.layers: ("defense", "model"),
+    validate_defense.devices: ("defense", "trainer"),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
     _detector: ("detector", "budget"),

@@ -59,7 +59,7 @@ def layers(config: Config) -> None:
     if surrogate_of(config["threat"]) == "proxy":
         models["threat.proxy.model"] = config["threat"]["proxy"]["model"]
     for place, model in models.items() if named else ():
-        known = _submodules(model)
+        known = submodules(model)
         missing = [name for name in named if known and name not in known]
         if missing:
             key = "layer" if "layer" in option else "layers"
@@ -70,7 +70,7 @@ def layers(config: Config) -> None:
             )
 
 
-def _submodules(model: Config) -> list[str]:
+def submodules(model: Config) -> list[str]:
     """Names of a model's submodules, as met; none of a model that is not this project's."""
     if not str(model["_target_"]).startswith("pdm_lightning.") or library_of(model) is not None:
         return []

@@ -10,6 +10,7 @@ from sklearn.neighbors import KernelDensity, NearestNeighbors
 from torch import Tensor
 
 from detection import KDE, Features
+from detection import bandwidth as bandwidth_module
 from detection.bandwidth import by_validation, leave_one_out, nearest_neighbour_median
 
 torch.set_num_threads(1)
@@ -144,3 +145,39 @@ def test_detector_uses_the_rule_that_it_was_given() -> None:
         "nn_median": nearest_neighbour_median(kernels),
         0.26: 0.26,
     }
+
+
+@pytest.mark.parametrize(("limit", "step"), [(400, 7), (1000, 3), (2600, 1)])
+def test_too_many_distances_are_a_sample_of_the_points(
+    monkeypatch: pytest.MonkeyPatch, limit: int, step: int
+) -> None:
+    """Every n-th point of each class, against all kernels of its class: by scikit-learn's likelihood."""
+    monkeypatch.setattr(bandwidth_module, "DISTANCES", limit)
+    kernels, points = clusters((40, 25)), clusters((40, 40), seed=3)
+    assert by_validation(kernels, points) == pytest.approx(
+        by_validation(kernels, [p[::step] for p in points]), rel=1e-12
+    )
+    best = by_validation(kernels, points)
+    sample = [p[::step] for p in points]
+    value = validation_likelihood(kernels, sample, best)
+    assert all(value > validation_likelihood(kernels, sample, f * best) for f in (0.98, 1.02))
+
+
+def test_left_out_points_of_a_sample_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = clusters((31, 24, 1))
+    monkeypatch.setattr(bandwidth_module, "DISTANCES", 600)  # 31^2 + 24^2 + 1 = 1538: every third
+    nearest = [NearestNeighbors(n_neighbors=2).fit(k).kneighbors(k[::3])[0][:, 1] for k in kernels[:2]]
+    expected = np.median(np.concatenate(nearest))
+    assert nearest_neighbour_median(kernels) == pytest.approx(expected, rel=1e-12)
+    best = leave_one_out(kernels)
+
+    def value(h: float) -> float:
+        total = 0.0
+        for k in kernels[:2]:
+            points = k.numpy()
+            for i in range(0, len(points), 3):
+                rest = np.delete(points, i, axis=0)
+                total += KernelDensity(bandwidth=h).fit(rest).score(points[i : i + 1])
+        return total
+
+    assert all(value(best) > value(f * best) for f in (0.5, 0.98, 1.02, 2))

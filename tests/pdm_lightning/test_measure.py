@@ -264,7 +264,8 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
     figures = {
         figure.name: list(csv.DictReader(io.StringIO(figure_csv(figure)))) for figure in result.figures
     }
-    assert set(figures) == {"gradients", "walk", "bandwidths", "curves", "auc_eps", "bound"}
+    names = {"gradients", "walk", "bandwidths", "curves", "auc_eps", "convergence", "bound"}
+    assert set(figures) == names
     labels = {label: name for name, label in result.labels["defense"].items()}
     rows = {(r.metric, r.defense, r.attack): r for r in result.rows}
     looked_at = 0
@@ -272,19 +273,19 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
         for point in figures[name]:
             if name == "auc_eps" and ("failures kept" in point["panel"]) != (metric == "auc_all"):
                 continue
-            attack = next(
-                r.attack
-                for r in result.rows
-                if r.attack.startswith("fgsm") and float(r.attack[9:-1]) == float(point["x"])
-            )
+            swept = [r.attack for r in result.rows if r.attack.startswith("fgsm")]
+            attack = next(name for name in swept if float(name[9:-1]) == float(point["x"]))
             row = rows[metric, labels[point["series"]], attack]
-            assert (float(point["y"]), float(point["low"]), float(point["high"])) == (
-                row.value,
-                row.ci_low,
-                row.ci_high,
-            )
+            drawn = tuple(float(point[name]) for name in ("y", "low", "high"))
+            assert drawn == (row.value, row.ci_low, row.ci_high)
             looked_at += 1
     assert looked_at > 20
+    longer = [point for point in figures["convergence"] if "share misclassified" in point["panel"]]
+    assert {point["x"] for point in longer} == {"2.0", "8.0"} and len(longer) == 6
+    for point in longer:
+        attack = f"cw_converged[lr=0.1,max_iterations={float(point['x']):g}]"
+        row = rows["misclassified_rate", labels[point["series"]], attack]
+        assert (float(point["y"]), float(point["low"])) == (row.value, row.ci_low)
     layers = ["input", "stem", "stage1", "stage2", "stage3", "embedding"]
     for point in figures["gradients"]:
         loss = "gradient_attack" if "attack loss" in point["panel"] else "gradient_train"

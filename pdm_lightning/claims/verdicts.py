@@ -1,0 +1,94 @@
+"""What comes of a claim: the verdict, and the comparisons that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+REPRODUCED, REFUTED, UNDECIDED, NOT_MEASURED = "reproduced", "not reproduced", "undecided", "not measured"
+VERDICTS = (REPRODUCED, REFUTED, UNDECIDED, NOT_MEASURED)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a claim.
+
+    Attributes
+    ----------
+    what : str
+        What was compared, in the study's labels: ``PDM - RCE, FGSM-0.1``.
+    verdict : str
+        One of :data:`VERDICTS`.
+    says : str
+        The numbers, their intervals and n.
+    numbers : dict
+        The same as plain values.
+    """
+
+    what: str
+    verdict: str
+    says: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.says}" if self.says else self.what
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim of the paper, judged on one data set, model and budget of a study.
+
+    Attributes
+    ----------
+    id : str
+        Of the claim; the same on every data set.
+    section, where : str
+        Of the paper: ``4.2 Gray box``, and the place in it (``Table 2``).
+    claim : str
+        In our words, with what the paper prints.
+    data, model, budget : str
+        Labels of what it was judged on; empty where nothing was.
+    verdict : str
+        One of :data:`VERDICTS`.
+    says : str
+        One line: the comparisons that decide, with intervals and n, or what is needed to judge.
+    parts : list of Part
+        All comparisons.
+    """
+
+    id: str
+    section: str
+    where: str
+    claim: str
+    data: str
+    model: str
+    budget: str
+    verdict: str
+    says: str
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """``MNIST, ResNet-20, budget cpu``; empty where nothing was judged."""
+        budget = f"budget {self.budget}" if self.budget else ""
+        return ", ".join(part for part in (self.data, self.model, budget) if part)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as ``claims.json`` holds them."""
+        parts = [{"what": part.what, "verdict": part.verdict, **part.numbers} for part in self.parts]
+        return {**vars(self), "parts": parts}
+
+
+def combine(parts: Sequence[Part]) -> str:
+    """The verdict on all parts: refuted by any, reproduced by all, not measured where nothing was; else undecided."""
+    verdicts = {part.verdict for part in parts}
+    if REFUTED in verdicts:
+        return REFUTED
+    return verdicts.pop() if len(verdicts) == 1 else UNDECIDED
+
+
+def tally(judged: Iterable[Judged]) -> dict[str, int]:
+    """How many claims came to each verdict."""
+    found = [one.verdict for one in judged]
+    return {verdict: found.count(verdict) for verdict in VERDICTS}

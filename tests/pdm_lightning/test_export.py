@@ -1,0 +1,311 @@
+"""Classifier and detector as one graph, in onnxruntime and as a torch.export program: held to the detector's score."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import pdm_lightning
+from detection import (
+    KDE,
+    KNN,
+    LID,
+    MSP,
+    ODIN,
+    Detector,
+    Energy,
+    Features,
+    Mahalanobis,
+    MaxLogit,
+    NonMaximalEntropy,
+    ODINInput,
+    RelativeMahalanobis,
+    View,
+)
+from detection.graph import EXPORTABLE
+from pdm_lightning import export
+from pdm_lightning.export import OUTPUTS, export_onnx, export_program
+from pdm_lightning.models import Classifier, wrap
+
+torch.set_num_threads(1)
+
+ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+needs_onnx = pytest.mark.skipif(not ONNX, reason="pip install -e '.[export]'")
+SHAPE, CLASSES = (3, 8, 8), 4
+DETECTORS: dict[str, Detector] = {
+    "kde": KDE(0.3),
+    "kde_near": KDE(5e-4),  # log densities of -1000 and below
+    "kde_few": KDE("loo", kernels_per_class=7),
+    "kde_logits": KDE(0.5, layer="logits"),
+    "kde_layer": KDE(0.5, layer="module.3"),
+    "knn": KNN(5),
+    "knn_plain": KNN(3, normalize=False),
+    "mahalanobis": Mahalanobis(["embedding", "module.3"], shrinkage=0.1),
+    "relative": RelativeMahalanobis(shrinkage=0.1),
+    "msp": MSP(),
+    "max_logit": MaxLogit(),
+    "energy": Energy(2.0),
+    "entropy": NonMaximalEntropy(),
+    "odin": ODIN(),
+}
+
+
+@cache
+def classifier(readout: str = "direct") -> Classifier:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+    ]
+    net = nn.Sequential(*layers, nn.Linear(32, 6), nn.ReLU(), nn.Linear(6, CLASSES))
+    with torch.no_grad():
+        net(torch.rand(64, *SHAPE))  # statistics for the batch norm
+    return wrap(net, "6", CLASSES, readout, mean=0.4, std=0.3).eval()
+
+
+def images(count: int, seed: int) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def own(detector: Detector, x: Tensor, model: Classifier | None = None) -> list[Tensor]:
+    """Logits, embedding and score by classifier and detector themselves."""
+    view = View.from_model(model or classifier(), x, detector.reads)
+    return [view.logits, view.embeddings, detector.score(view)]
+
+
+@cache
+def fitted(name: str) -> tuple[Detector, float]:
+    """A detector fitted on classes of unequal sizes, and the median of its scores: half of all images are flagged."""
+    x = images(150, 1)
+    view = View.from_model(classifier(), x, ["module.3"])
+    with torch.no_grad():
+        seen = Features(
+            view.embeddings,
+            view.logits,
+            torch.arange(150) % 10 % CLASSES,
+            {"module.3": view.layer("module.3")},
+        )
+    detector = DETECTORS[name].fit(seen, seen)
+    return detector, float(own(detector, images(51, 2))[2].median())
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each detector's graph in onnxruntime, made once."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    @cache
+    def session(name: str) -> Any:
+        import onnxruntime
+
+        path = export_onnx(classifier(), *fitted(name), images(2, 0), folder / f"{name}.onnx")
+        return onnxruntime.InferenceSession(path)
+
+    return session
+
+
+def hold(got: list[Any], wanted: list[Tensor], threshold: float) -> None:
+    """Outputs equal within 1e-4; flags wherever the score is no closer than that to the threshold."""
+    logits, embedding, score, flag = map(np.asarray, got)
+    assert (
+        logits.dtype == embedding.dtype == np.float32 and score.dtype == np.float64 and flag.dtype == np.bool_
+    )
+    for ours, theirs in zip((logits, embedding), wanted[:2], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))
+    right = wanted[2].numpy()
+    bound = 1e-4 * np.maximum(1, np.abs(right))
+    assert (np.abs(score - right) <= bound).all()
+    clear = np.abs(right - threshold) > bound
+    assert (flag == (right > threshold))[clear].all()
+    assert (flag == (score > threshold)).all()
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", DETECTORS)
+def test_onnx_gives_what_the_detector_gives(sessions: Any, name: str) -> None:
+    detector, threshold = fitted(name)
+    session = sessions(name)
+    assert [node.name for node in session.get_inputs()] == ["images"]
+    assert [node.name for node in session.get_outputs()] == list(OUTPUTS)
+    for count in (1, 2, 51):
+        x = images(count, 2)
+        got = session.run(None, {"images": x.numpy()})
+        hold(got, own(detector, x), threshold)
+    assert 20 <= int(got[3].sum()) <= 30
+
+
+@needs_onnx
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["kde", "kde_near", "mahalanobis", "msp", "knn"]),
+    count=st.integers(1, 40),
+    seed=st.integers(0, 2**31),
+    edge=st.sampled_from(["inside", "corners", "black", "white", "mixed"]),
+)
+def test_any_batch_of_images_in_the_box(sessions: Any, name: str, count: int, seed: int, edge: str) -> None:
+    x = images(count, seed)
+    if edge == "corners":
+        x = x.round()
+    elif edge in ("black", "white"):
+        x = torch.full_like(x, float(edge == "white"))
+    elif edge == "mixed":
+        x = (3 * x - 1).clamp(0, 1)
+    detector, threshold = fitted(name)
+    hold(sessions(name).run(None, {"images": x.numpy()}), own(detector, x), threshold)
+
+
+@needs_onnx
+def test_scores_near_minus_1000_keep_their_order(sessions: Any) -> None:
+    x = images(60, 5)
+    (score,) = sessions("kde_near").run(["score"], {"images": x.numpy()})
+    wanted = own(fitted("kde_near")[0], x)[2].numpy()
+    assert wanted.max() > 1000 and len(np.unique(score)) == 60
+    apart = np.abs(wanted[:, None] - wanted) > 1e-4 * np.abs(wanted[:, None])
+    assert ((score[:, None] < score) == (wanted[:, None] < wanted))[apart].all()
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_program_gives_what_the_detector_gives(tmp_path: Path, name: str) -> None:
+    detector, threshold = fitted(name)
+    path = export_program(classifier(), detector, threshold, images(2, 0), tmp_path / "watched.pt2")
+    module = torch.export.load(path).module()
+    for count in (1, 3, 51):
+        got = [value.detach() for value in module(images(count, 2))]
+        wanted = own(detector, images(count, 2))
+        hold(got, wanted, threshold)
+        torch.testing.assert_close(got[0], wanted[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got[2], wanted[2], rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_of_an_older_state_and_a_reverse_readout(tmp_path: Path) -> None:
+    """Kernels that were stored as float64, and such as only float64 holds."""
+    model, x = classifier("reverse"), images(20, 3)
+    for shift in (0.0, 1e-9):
+        state = fitted("kde")[0].state_dict()
+        state["kernels"] = state["kernels"].double() + shift
+        detector = KDE().load_state_dict(state)
+        path = export_program(model, detector, 5.0, x, tmp_path / "watched.pt2")
+        got = [value.detach() for value in torch.export.load(path).module()(x)]
+        hold(got, own(detector, x, model), 5.0)
+
+
+@needs_onnx
+def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(export, "EXTERNAL", 0)
+    detector, threshold = fitted("kde")
+    path = export_onnx(classifier(), detector, threshold, images(2, 0), tmp_path / "watched.onnx")
+    assert {file.name for file in tmp_path.iterdir()} == {"watched.onnx", "watched.onnx.data"}
+    x = images(9, 4)
+    hold(onnxruntime.InferenceSession(path).run(None, {"images": x.numpy()}), own(detector, x), threshold)
+
+
+@needs_onnx
+def test_the_graph_says_what_it_is(tmp_path: Path) -> None:
+    import onnx
+
+    detector, threshold = fitted("kde")
+    names = ["cat", "dog, small", "Maus", "ключ"]
+    path = export_onnx(
+        classifier(), detector, threshold, images(1, 0), tmp_path / "watched.onnx", classes=names, fpr=0.05
+    )
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert float(told["threshold"]) == threshold and float(told["fpr"]) == 0.05
+    assert json.loads(told["classes"]) == names
+    assert told["version"] == pdm_lightning.__version__ and told["detector"] == repr(detector)
+
+
+def test_the_program_says_what_it_is(tmp_path: Path) -> None:
+    detector, threshold = fitted("msp")
+    path = export_program(classifier(), detector, threshold, images(1, 0), tmp_path / "watched.pt2")
+    extra = {"metadata.json": ""}
+    torch.export.load(path, extra_files=extra)
+    assert set(json.loads(extra["metadata.json"])) == {"version", "detector", "threshold"}
+
+
+def test_classifier_and_detector_stay_as_they_were(tmp_path: Path) -> None:
+    model = classifier()
+    model.train()
+    try:
+        export_program(model, *fitted("kde"), images(2, 0), tmp_path / "watched.pt2")
+        assert model.training and all(p.requires_grad for p in model.parameters())
+    finally:
+        model.eval()
+
+
+def test_other_detectors_are_refused_by_name(tmp_path: Path) -> None:
+    class Mine(KDE):
+        pass
+
+    for other in (LID(["embedding"]), ODINInput(), Mine()):
+        with pytest.raises(ValueError, match=f"{type(other).__name__} has no graph.*KDE, KNN, Mahalanobis"):
+            export_program(classifier(), other, 0.0, images(2, 0), tmp_path / "watched.pt2")
+    assert {type(detector).__name__ for detector in DETECTORS.values()} == set(EXPORTABLE)
+    for kind in (KDE, KNN, MSP, Mahalanobis):
+        with pytest.raises(RuntimeError, match="call fit or load_state_dict first"):
+            export_program(classifier(), kind(), 0.0, images(2, 0), tmp_path / "watched.pt2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": float("nan")}, "threshold must be a finite score"),
+        ({"example": torch.rand(3, 8, 8)}, r"must be \(N, C, H, W\) float"),
+        ({"example": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, r"must be \(N, C, H, W\) float"),
+        ({"example": torch.zeros(0, 3, 8, 8)}, r"must be \(N, C, H, W\) float"),
+        ({"example": 255 * torch.rand(2, 3, 8, 8)}, "divide by 255"),
+        ({"example": torch.full((2, 3, 8, 8), float("nan"))}, "divide by 255"),
+        ({"path": "watched.bin"}, r"must end in \.pt2"),
+        ({"path": "absent/watched.pt2"}, "there is no folder"),
+        ({"classes": ["a"]}, "1 class names for 4 classes"),
+        ({"fpr": 1.0}, "false-positive rate"),
+    ],
+)
+def test_misuse_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    detector, threshold = fitted("msp")
+    given = {"threshold": threshold, "example": images(2, 0), "path": "watched.pt2"} | change
+    given["path"] = tmp_path / given["path"]
+    with pytest.raises(ValueError, match=message) as caught:
+        export_program(classifier(), detector, **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_forward_that_looks_at_values_is_refused(tmp_path: Path) -> None:
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(192, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(1)
+            return self.last(flat if float(flat.sum()) > 0 else -flat)
+
+    model = wrap(Choosy(), "last", CLASSES)
+    with pytest.raises(RuntimeError, match="PyTorch cannot follow the classifier") as caught:
+        export_program(model, *fitted("msp"), images(2, 0), tmp_path / "watched.pt2")
+    assert "\n" not in str(caught.value) and not (tmp_path / "watched.pt2").exists()
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"needs onnx and onnxscript: pip install 'pdm-lightning\[export\]'"
+    ):
+        export_onnx(classifier(), *fitted("msp"), images(2, 0), tmp_path / "watched.onnx")
