@@ -22,7 +22,7 @@ from pdm_lightning.losses import (
     check_layers,
     look,
 )
-from pdm_lightning.models import Classifier, ResNet, wrap
+from pdm_lightning.models import Classifier, ResNet
 from pdm_lightning.replicas import Replica
 from pdm_lightning.seeding import derive
 
@@ -99,7 +99,7 @@ def test_a_change_in_place_after_a_layer_leaves_its_output_and_gradient() -> Non
 def test_the_embedding_of_a_wrapped_network_is_the_output_of_its_layer() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    classifier, x = wrap(net, "1", 3), torch.rand(5, 1, 8, 8)
+    classifier, x = Classifier.wrap(net, "1", 3), torch.rand(5, 1, 8, 8)
     seen = look(classifier, x, (), ["embedding"])
     out = Outputs(seen.embeddings, seen.logits, torch.zeros(5).long(), places=seen.places)
     (slope,) = out.slopes(seen.logits[:, 1].sum(), ["embedding"], create_graph=False)
