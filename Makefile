@@ -7,7 +7,7 @@ ARGS ?= experiment=quickstart
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types check bench faults slurm ray clean
+.PHONY: help run test lint format types check bench faults fuzz slurm ray clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(BIN)/.developer ## measure the attacks beside public libraries (make be
 
 faults: $(BIN)/.developer ## kill a study 20 times and compare it with an undisturbed one
 	$(BIN)/python -m tests.integration.faults $(FAULTS)
+
+fuzz: $(BIN)/.developer ## open 10,000 mutated guards and images (make fuzz FUZZ="--count 500 --seed 7")
+	$(BIN)/python -m tests.integration.fuzz $(FUZZ)
 
 slurm: $(BIN)/.developer ## a sweep on a real Slurm of one node (apt install slurm-wlm munge)
 	$(BIN)/python -m pip install --quiet -e '.[slurm]'

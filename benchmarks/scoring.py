@@ -21,7 +21,7 @@ from benchmarks.kernel_parts import Sizes, draw
 from benchmarks.machine import CLOCKS, settings, threads
 from benchmarks.render import number, table
 from detection import KDE, View, mapped
-from pdm_lightning.models import Classifier, wrap
+from pdm_lightning.models import Classifier
 
 EPILOG = """\
 examples:
@@ -129,7 +129,9 @@ def records(ways: Sequence[Way]) -> list[dict[str, Any]]:
 
 def _ways(options: argparse.Namespace, folder: Path) -> list[Way]:
     generator = torch.Generator().manual_seed(options.seed)
-    classifier = wrap(resnet50(weights=None, num_classes=options.classes), "avgpool", options.classes).eval()
+    classifier = Classifier.wrap(
+        resnet50(weights=None, num_classes=options.classes), "avgpool", options.classes
+    ).eval()
     x = torch.rand(options.images, 3, options.side, options.side, generator=generator)
     sizes = Sizes(options.classes, options.kernels, 2048, options.n, 1, 1, options.threads, options.seed)
     detector = _detector(sizes, folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from detection.base import Detector, threshold
 from detection.bound import Bound, distortion_bound, jacobian_norm, other_class_distance
-from detection.clusters import cluster_distance, cluster_variance, davies_bouldin
+from detection.clusters import cluster_distance, cluster_intervals, cluster_variance, davies_bouldin
 from detection.distortion import Distortion, distortion
 from detection.dknn import DkNN
 from detection.entropy import NonMaximalEntropy
@@ -61,6 +61,7 @@ __all__ = [
     "auc",
     "bootstrap_auc",
     "cluster_distance",
+    "cluster_intervals",
     "cluster_variance",
     "davies_bouldin",
     "detected",

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from detection.intervals import Interval
+from detection.resampling import percentiles
+
+# entries of one block of distances between class means: 2**21 float64 are 16 MiB
+_BLOCK = 2**21
 
 
 def class_means(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,3 +118,71 @@ def _undefined(means: Tensor, points: int, scale: float) -> str:
     if scale == 0 or float(torch.nn.functional.pdist(means).min()) <= 1e-8 * scale:
         return "the means of two classes coincide"
     return ""
+
+
+def cluster_intervals(
+    embeddings: Tensor, labels: Tensor, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Davies-Bouldin index, cluster variance and distance with 95 % percentile bootstrap intervals.
+
+    Images are drawn within their classes, so that every resample holds all classes. The intervals hold the chance of
+    the images, and not that of a training.
+
+    Parameters
+    ----------
+    embeddings, labels : Tensor
+        As in `class_means`.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict of str to Interval
+        ``dbi``, ``cluster_variance`` and ``cluster_distance``, n the images; a value that is undefined is None.
+
+    Raises
+    ------
+    ValueError
+        As `class_means`.
+    """
+    measures: dict[str, Callable[[Tensor, Tensor], float]] = {
+        "dbi": davies_bouldin,
+        "cluster_variance": cluster_variance,
+        "cluster_distance": cluster_distance,
+    }
+    values = {name: measure(embeddings, labels) for name, measure in measures.items()}
+    drawn = _resampled(embeddings, labels, resamples, seed) if math.isfinite(values["dbi"]) else {}
+    return {
+        name: Interval(value, *percentiles(drawn[name], 0.95), len(labels))
+        if name in drawn
+        else Interval(value if math.isfinite(value) else None, None, None, len(labels))
+        for name, value in values.items()
+    }
+
+
+def _resampled(embeddings: Tensor, labels: Tensor, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """(resamples,) of each measure."""
+    points = (embeddings.double() - embeddings.double().mean(dim=0)).cpu()
+    rng, means, spreads = np.random.default_rng(seed), [], []
+    for label in labels.unique().tolist():
+        own = points[(labels == label).cpu()]
+        n = len(own)
+        weights = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+        mean = weights @ own / n
+        squares = mean.square().sum(dim=1)[:, None] - 2 * mean @ own.T + own.square().sum(dim=1)
+        means.append(mean)
+        spreads.append((weights * squares.clamp(min=0).sqrt()).sum(dim=1) / n)
+    centres, spread = torch.stack(means, dim=1), torch.stack(spreads, dim=1)
+    size, worst, apart = max(1, _BLOCK // len(means) ** 2), [], []
+    for middle, wide in zip(centres.split(size), spread.split(size), strict=True):
+        distance = torch.cdist(middle, middle)
+        ratio = (wide[:, :, None] + wide[:, None, :]) / distance
+        ratio.diagonal(dim1=1, dim2=2).zero_()
+        worst.append(ratio.amax(dim=2).mean(dim=1))
+        apart.append(distance.sum(dim=(1, 2)) / (len(means) * (len(means) - 1)))
+    found = {
+        "dbi": torch.cat(worst),
+        "cluster_variance": spread.sum(dim=1),
+        "cluster_distance": torch.cat(apart),
+    }
+    return {name: values.numpy() for name, values in found.items()}

@@ -21,8 +21,12 @@ Usage
   pdml check [overrides]       run, with the attacks that the evaluation card asks for; fails where a check fails
                                (--strict: also where one could not be run)
   pdml tune [overrides]        search hyper-parameters on validation images: key=interval(...), choice(...), range(...)
+  pdml compare A B             two studies, or two defences (table2:ce table2:pdm), side by side, with paired intervals
   pdml wandb sweep|dashboard   a sweep of the same cells for W&B's agents; the project's dashboard
   pdml store ls|show|verify|gc what the store holds; check its files; delete what no study needs (pdml store gc --help)
+  pdml fit MODEL IMAGES        fit a detector to a trained classifier: one file (pdml fit --help)
+  pdml detect FILE IMAGES...   score images with it: which ones not to trust
+  pdml card FILE               what it is, on what it was fitted, its measured rates
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group; pdml tune --help: of a search
   pdml --version
@@ -35,17 +39,20 @@ Examples
   pdml run experiment=table2 data=image_folder data.root=/path/to/images
   pdml check experiment=detectors --strict
   pdml tune 'defense.term.rvl.weight=tag(log, interval(0.01, 1))' defense.q=0.1,0.3,0.5 tune.trials=20
+  pdml compare quickstart:ce quickstart:pdm      image by image; pdml compare --help
   pdml run -m experiment=ablation seed=0,1,2 logger=wandb
   pdml run --config-dir my_conf attack=mine      my_conf/attack/mine.yaml, its _target_ any class on the Python path
   eval "$(pdml completion bash)"                 completion with TAB, in this shell
 
 Results go to outputs/ (paths.output=...): outputs/report/<name>/index.html, results.csv, tables, figures;
-those of a search to outputs/tune/<name>/.
+those of a search to outputs/tune/<name>/, of a comparison to outputs/compare/<A>-vs-<B>/.
 A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-WORDS = (*COMMANDS, "tune", "store", "wandb", "completion", "--help", "--version")
+GUARD = ("fit", "detect", "card")
+OTHERS = ("tune", "compare", "store", "wandb", *GUARD, "completion")
+WORDS = (*COMMANDS, *OTHERS, "--help", "--version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,6 +136,10 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.completion import script
 
         print(script(rest[0] if rest else ""), end="")
+    elif command == "compare":
+        from pdm_lightning.study.side_by_side import compare
+
+        return compare(rest)
     elif command == "store":
         sys.path.append(os.getcwd())
         from pdm_lightning.study.store_commands import store
@@ -139,6 +150,11 @@ def _dispatch(words: list[str]) -> int:
         from pdm_lightning.study.wandb_commands import wandb
 
         return wandb(rest)
+    elif command in GUARD:
+        sys.path.append(os.getcwd())
+        from pdm_lightning.study.guard_words import carry_out
+
+        return carry_out(command, rest)
     elif command == "_complete":  # what the completion scripts call
         from pdm_lightning.completion import complete
 
@@ -152,5 +168,5 @@ def _unknown(word: str) -> str:
     """Say that a first word is no command; whoever forgot the command gets the line to type."""
     if "=" in word or word == "-m":
         return f"{word!r} is no command: type pdml run {word} ..., or plan, check or report"
-    known = ", ".join((*COMMANDS, "tune", "store", "wandb", "completion"))
+    known = ", ".join((*COMMANDS, *OTHERS))
     return f"unknown command {word!r}{nearest(word, WORDS)} ({known}; pdml --help explains)"

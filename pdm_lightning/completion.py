@@ -16,8 +16,12 @@ COMMANDS = {
     "check": "run what is missing and judge it by the evaluation card",
     "report": "write the report from what is stored",
     "tune": "search hyper-parameters on validation images",
+    "compare": "put two studies, or two defences, side by side",
     "store": "look at the store, check it, clear it up",
     "wandb": "write a sweep for W&B's agents, or the project's dashboard",
+    "fit": "fit a detector to a trained classifier and clean images",
+    "detect": "score images: which ones not to trust",
+    "card": "tell what a file of fit is, and its measured rates",
     "completion": "print the completion script of a shell",
 }
 
@@ -122,6 +126,14 @@ def candidates(line: str) -> list[str]:
         from pdm_lightning.study import store_complete
 
         found = store_complete.candidates(words[1:], word, _folders)
+    elif words[0] in ("fit", "detect", "card"):
+        from pdm_lightning.study import guard_words
+
+        found = guard_words.candidates(words, word, _paths)
+    elif words[0] == "compare":
+        from pdm_lightning.study import side_by_side_complete
+
+        found = side_by_side_complete.candidates(words[1:], word, _folders)
     elif words == ["wandb"]:
         found = ["sweep", "dashboard"]
     elif words[0] in COMMANDS:
@@ -151,6 +163,15 @@ def _folders(word: str) -> list[str]:
         return []
     stem = word[: len(word) - len(os.path.basename(word))]
     return sorted(f"{stem}{path.name}/" for path in parent.iterdir() if path.is_dir())
+
+
+def _paths(word: str) -> list[str]:
+    """Folders and files that a path can become."""
+    parent = Path(os.path.expanduser(os.path.dirname(word)) or ".")
+    if not parent.is_dir():
+        return []
+    stem = word[: len(word) - len(os.path.basename(word))]
+    return sorted([*_folders(word), *(f"{stem}{path.name}" for path in parent.iterdir() if path.is_file())])
 
 
 def _overrides(words: list[str], word: str) -> list[str]:

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pdm_lightning.losses import CombinedLoss, Outputs
+from pdm_lightning.losses import CombinedLoss, Outputs, check_layers, look
 from pdm_lightning.models import Classifier
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
+
+#: Why a loss that takes gradients of its own is not shared among devices.
+ONE_DEVICE = (
+    "the defence has a term that takes gradients of its own, and the batch norm of several devices cannot be "
+    "differentiated twice: use trainer.devices=1"
+)
 
 
 class TrainingDiverged(RuntimeError):
@@ -58,7 +64,8 @@ class PDMModule(pl.LightningModule):
     Raises
     ------
     ValueError
-        If `forward` is unknown, `log_every` is below 1 or the teacher has another number of classes.
+        If `forward` is unknown, `log_every` is below 1, the teacher has another number of classes, the loss sees a
+        layer that the classifier has not, or takes gradients of its own where several processes train together.
     """
 
     def __init__(
@@ -83,6 +90,9 @@ class PDMModule(pl.LightningModule):
                 f"the teacher knows {teacher.num_classes} classes, the classifier {classifier.num_classes}: "
                 "train both on the same data"
             )
+        check_layers(classifier, loss)
+        if loss.places and replica.count > 1:
+            raise ValueError(f"trainer.devices={replica.count}: {ONE_DEVICE}")
         self.classifier, self.loss, self.replica = classifier, loss, replica
         self.optimizer_spec = dict(optimizer_spec)
         self.separate, self.seed, self.log_every = forward == "separate", seed, log_every
@@ -124,6 +134,15 @@ class PDMModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the validation means; the accuracy counts the anchors of pairs alone."""
+        if not self.loss.places:
+            self._validate(batch)
+            return
+        # Lightning validates in inference mode, through whose tensors no gradient goes: copies are none of its
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.manual_seed(derive(self.seed, "validation", batch_idx))
+            self._validate({key: v.clone() if isinstance(v, Tensor) else v for key, v in batch.items()})
+
+    def _validate(self, batch: dict[str, Any]) -> None:
         out = self._outputs(batch)
         total, values = self.loss(out)
         _, logits, labels = out.branches()[0]
@@ -181,15 +200,21 @@ class PDMModule(pl.LightningModule):
         # the last batch of a validation may be uneven: every process computes all of it
         replica = self.replica if self.replica.divides(len(y) // branches) else ALONE
         x = replica.share(batch["x"], branches)
-        if separate and branches == 2:
-            halves = [self.classifier.embed_and_raw(half) for half in x.chunk(2)]
-            z, raw = (torch.cat(parts) for parts in zip(*halves, strict=True))
-        else:
-            z, raw = self.classifier.embed_and_raw(x)
+        seen = look(self.classifier, x, self.loss.taps, self.loss.places, branches if separate else 1)
         answers = self._answers(x)
         if answers is not None:
             answers = replica.gather(answers, branches)
-        return Outputs(replica.gather(z, branches), replica.gather(raw, branches), y, same, answers)
+        raw = replica.gather(seen.logits, branches)
+        return Outputs(
+            replica.gather(seen.embeddings, branches),
+            raw,
+            y,
+            same,
+            answers,
+            readout=self.classifier.read(raw),
+            layers={name: replica.gather(layer, branches) for name, layer in seen.layers.items()},
+            places=seen.places,
+        )
 
     @torch.no_grad()
     def _answers(self, x: Tensor) -> Tensor | None:

@@ -33,9 +33,13 @@ MAY_IMPORT = {
     "omegaconf": _CONFIGURED,
     "wandb": ("pdm_lightning.tracking",),
     "attacks": ("pdm_lightning.stages", "=pdm_lightning.target"),
-    "detection": ("pdm_lightning.stages", "=pdm_lightning.target", "=pdm_lightning.export"),
+    "detection": (
+        *("pdm_lightning.stages", "pdm_lightning.guard"),
+        *("=pdm_lightning.target", "=pdm_lightning.export"),
+    ),
     "pdm_lightning.study": ("pdm_lightning.cli", "pdm_lightning.completion", "hydra_plugins"),
     "pdm_lightning.stages": ("pdm_lightning.study", "=pdm_lightning"),
+    "pdm_lightning.guard": ("pdm_lightning.study",),
     "pdm_lightning.cli": ("pdm_lightning.__main__",),
 }
 #: What one module alone may import besides.

@@ -48,6 +48,16 @@ class CombinedLoss(nn.Module):
         """Whether a term needs pairs of images."""
         return any(term.needs_pairs for term in self._terms().values())
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Layers beside the embedding whose outputs the terms see."""
+        return tuple(dict.fromkeys(name for term in self._terms().values() for name in term.taps))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where the terms take gradients: "input", "embedding" or a layer."""
+        return tuple(dict.fromkeys(name for term in self._terms().values() for name in term.places))
+
     def floors(self, num_classes: int) -> dict[str, float]:
         """Give the floors (a branch) of the terms whose floor is not 0."""
         floors = {name: term.floor(num_classes) for name, term in self._terms().items()}

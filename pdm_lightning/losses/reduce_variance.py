@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdm_lightning.losses.base import Outputs, Term
+from pdm_lightning.losses.base import Outputs, Term, root, weights_of
 
 
 class ReduceVariance(Term):
@@ -26,42 +27,52 @@ class ReduceVariance(Term):
         Over classes: "mean" (equation 5's text) or "sum" (Algorithm 1).
     normalize
         Scale each embedding to length 1 first, which makes the term blind to the embedding's scale.
+    layers
+        Weight by layer ("embedding" or a submodule of the classifier, whose feature maps are averaged over their
+        pixels): the term is their weighted sum. None: the embedding alone, as the paper has it.
 
     Raises
     ------
     ValueError
-        If `reduction` is neither "mean" nor "sum".
+        If `reduction` is neither "mean" nor "sum", or `layers` are no weights.
     """
 
     needs_pairs: ClassVar[bool] = True
 
-    def __init__(self, squared: bool = True, reduction: str = "mean", normalize: bool = False) -> None:
+    def __init__(
+        self,
+        squared: bool = True,
+        reduction: str = "mean",
+        normalize: bool = False,
+        layers: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum"):
             raise ValueError(f"rvl reduction {reduction!r} is unknown: choose mean or sum")
         self.squared = squared
         self.reduction = reduction
         self.normalize = normalize
+        self.layers = weights_of(layers, "embedding")
+        self.taps = tuple(name for name in self.layers if name != "embedding")
 
     def forward(self, out: Outputs) -> Tensor:
         """Compute the term, a scalar >= 0."""
-        z = F.normalize(out.embeddings, dim=1) if self.normalize else out.embeddings
+        values = [weight * self._of(out.layer(name), out) for name, weight in self.layers.items()]
+        return torch.stack(values).sum()
+
+    def _of(self, z: Tensor, out: Outputs) -> Tensor:
+        """Of the outputs (n, d) of one layer."""
+        z = F.normalize(z, dim=1) if self.normalize else z
         # (n, K): row i is one over the size of i's class, at i's class
         member = F.one_hot(out.labels, out.logits.shape[1]).to(z.dtype)
         counts = member.sum(dim=0)
         share = member / counts.clamp(min=1)
         distance = (z - (share.T @ z)[out.labels]).square().sum(dim=1)
         if not self.squared:
-            distance = _sqrt(distance)
+            distance = root(distance)
         total = (distance * share.sum(dim=1)).sum()
         return total if self.reduction == "sum" else total / (counts > 0).sum()
 
     def extra_repr(self) -> str:
         """Show the hyper-parameters."""
-        return f"squared={self.squared}, reduction={self.reduction!r}, normalize={self.normalize}"
-
-
-def _sqrt(squares: Tensor) -> Tensor:
-    """Square root with gradient 0 at 0, where the plain one has infinity (and NaN upstream)."""
-    positive = squares > 0
-    return torch.where(positive, squares, 1.0).sqrt() * positive
+        return f"squared={self.squared}, reduction={self.reduction!r}, normalize={self.normalize}, layers={self.layers}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pdm_lightning.models.wrapped import WrappedClassifier
 
 
 class Classifier(nn.Module):
@@ -68,13 +72,74 @@ class Classifier(nn.Module):
         self.register_buffer("mean", shift, persistent=False)
         self.register_buffer("std", scale, persistent=False)
 
+    @staticmethod
+    def wrap(
+        module: nn.Module,
+        embedding: str | None = None,
+        num_classes: int | None = None,
+        readout: str = "direct",
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> WrappedClassifier:
+        """Make a classifier of any network.
+
+        Parameters
+        ----------
+        module
+            Maps images (N, C, H, W) to logits (N, K), or to an object with ``logits`` (a Hugging Face image model), in
+            float32 or float64. It is used, not copied.
+        embedding
+            Name of a layer as in ``module.named_modules()``, e.g. "avgpool"; its output is flattened. None: the input
+            of the last linear layer (or convolution of one pixel) that runs and leads to the logits, found on the
+            first pass; the mean over positions, where the layer looks at several.
+        num_classes
+            K. None: the outputs of the linear layer that was registered last.
+        readout
+            Of the network's output: "direct", or "reverse" for one that was trained with reverse cross-entropy.
+        mean, std
+            Centring and scale of the pixels in front of the network, one number or one a channel; none by default.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, no linear one, or the weights are float16 or bfloat16. On the first pass: if the
+            embedding is not found, or K is another.
+
+        Examples
+        --------
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> z, logits = Classifier.wrap(net).embed_and_logits(torch.rand(5, 1, 8, 8))
+        >>> z.shape, logits.shape
+        (torch.Size([5, 8]), torch.Size([5, 3]))
+        """
+        from pdm_lightning.models.wrapped import WrappedClassifier
+
+        return WrappedClassifier(module, embedding, num_classes, readout, mean, std)
+
     @property
     def tapped(self) -> tuple[str, ...]:
         """Names of the layers whose own output is looked at, and that a faster copy has to keep."""
         return ()
 
+    @property
+    def speaks(self) -> str:
+        """The readout of what the weights alone put out: "direct" or "reverse"."""
+        return self.readout
+
     def centre(self, x: Tensor) -> Tensor:
-        """Scale images in [0, 1] to what the backbone sees."""
+        """Scale images (N, C, H, W) in [0, 1] to what the backbone sees.
+
+        Raises
+        ------
+        ValueError
+            If mean or std are of another number of channels.
+        """
+        for value in (self.mean, self.std):
+            if len(value) not in (1, x.shape[1]):
+                raise ValueError(
+                    f"mean and std have {len(value)} channels, the images {x.shape[1]}: give one number, or one a "
+                    "channel"
+                )
         return (x - self.mean) / self.std
 
     def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,92 +163,3 @@ class Classifier(nn.Module):
     def predict(self, x: Tensor) -> Tensor:
         """Give the predicted classes (N,) int64: argmax of the readout logits."""
         return self(x).argmax(dim=1)
-
-
-class WrappedClassifier(Classifier):
-    """Any classifier network whose embedding is the output of one of its layers. Built by :func:`wrap`."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        embedding: str,
-        num_classes: int,
-        readout: str = "direct",
-        mean: float | Sequence[float] = 0.0,
-        std: float | Sequence[float] = 1.0,
-    ) -> None:
-        nn.Module.__init__(self)
-        self._setup(num_classes, readout, mean, std)
-        names = [name for name, _ in module.named_modules() if name]
-        if embedding not in names:
-            raise ValueError(f"the network has no layer {embedding!r}: choose e.g. {', '.join(names[-12:])}")
-        self.module, self.embedding = module, embedding
-
-    @property
-    def tapped(self) -> tuple[str, ...]:
-        """The embedding layer."""
-        return (f"module.{self.embedding}",)
-
-    def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give embeddings (N, d), flattened output of the named layer, and the network's output (N, K).
-
-        Raises
-        ------
-        ValueError
-            If the layer does not run, or the network's output is not (N, K).
-        """
-        caught: list[Tensor] = []
-        # hooked for this call alone: a hook that stays would point to the original after a deep copy
-        layer = self.module.get_submodule(self.embedding)
-        handle = layer.register_forward_hook(lambda _module, _args, output: caught.append(output))
-        try:
-            raw = self.module(self.centre(x))
-        finally:
-            handle.remove()
-        if len(caught) != 1:
-            raise ValueError(
-                f"layer {self.embedding!r} ran {len(caught)} times: name one that runs once a pass"
-            )
-        if raw.dim() != 2 or raw.shape[1] != self.num_classes:
-            raise ValueError(
-                f"the network's output is {tuple(raw.shape)}, not (N, {self.num_classes}): mend its head"
-            )
-        return caught[0].flatten(1), raw
-
-
-def wrap(
-    module: nn.Module,
-    embedding: str,
-    num_classes: int,
-    readout: str = "direct",
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
-) -> WrappedClassifier:
-    """Make a classifier of any network, given the dotted name of its embedding layer.
-
-    Parameters
-    ----------
-    module
-        Maps images (N, C, H, W) to raw logits (N, K).
-    embedding
-        Name of a layer as in ``module.named_modules()``, e.g. "avgpool"; its output is flattened.
-    num_classes
-        K.
-    readout
-        "direct" or "reverse".
-    mean, std
-        Centring and scale of the pixels in front of the network; none by default.
-
-    Raises
-    ------
-    ValueError
-        If the network has no layer of that name.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> z, logits = wrap(net, "2", num_classes=3).embed_and_logits(torch.rand(5, 1, 8, 8))
-    >>> z.shape, logits.shape
-    (torch.Size([5, 8]), torch.Size([5, 3]))
-    """
-    return WrappedClassifier(module, embedding, num_classes, readout, mean, std)

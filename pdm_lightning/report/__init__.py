@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.report.published import paper_value, published
-from pdm_lightning.report.results import Failure, Figure, Row, StudyResult, read_csv, rows_to_csv
+from pdm_lightning.report.results import Failure, Figure, StudyResult
+from pdm_lightning.report.rows import Row, read_csv, rows_to_csv
 
 if TYPE_CHECKING:
     from pdm_lightning.report.build import build_tables

@@ -50,7 +50,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], d
     keys += [(metric, attack) for attack in attacks for metric in ATTACK]
     columns = []
     for metric, attack in keys:
-        line = [(data, cube.measure(metric, block, data, defense, attack)) for defense in defenses]
+        line = [(data, cube.measure("l2_mean", block, data, defense, attack)) for defense in defenses]
         mark = "" if attack == CLEAN else capped_marks(result, footnotes, line, attack)
         group = "Model" if attack == CLEAN else result.label("attack", attack) + mark
         columns.append(Column((MODEL | ATTACK)[metric], group))

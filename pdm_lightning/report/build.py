@@ -14,6 +14,7 @@ from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
 from pdm_lightning.report.results import MEAN_AUC, StudyResult
 from pdm_lightning.report.summary_table import summary_tables
 from pdm_lightning.report.tables import Table
+from pdm_lightning.report.timings_table import timings_tables
 from pdm_lightning.report.white_box_tables import white_box_tables
 
 
@@ -30,6 +31,7 @@ def build_tables(result: StudyResult) -> list[Table]:
         "ablation": ablation_tables,
         "gradients": gradient_tables,
         "bound": bound_tables,
+        "timings": timings_tables,
         "summary": summary_tables,
     }
     rows = [row for row in result.rows if row.metric not in MEAN_AUC]

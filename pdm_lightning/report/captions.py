@@ -76,7 +76,8 @@ def subtitle(result: StudyResult, block: Block, blocks: Sequence[Block]) -> str:
     for name in ("budget", "model", "threat", "detector", "bandwidth"):
         value = getattr(block, name)
         if value != "" and len({getattr(other, name) for other in blocks}) > 1:
-            varying.append(f"h = {value:g}" if isinstance(value, float) else result.label(name, value))
+            label = f"h = {value:g}" if isinstance(value, float) else result.label(name, value)
+            varying.append(label.replace("_", " ") if name == "threat" else label)
     return ", ".join(varying)
 
 

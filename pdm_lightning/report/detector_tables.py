@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import WORST_CASE, Block, Cube, Measure, aggregate
-from pdm_lightning.report.results import MEAN_AUC, Row, StudyResult
+from pdm_lightning.report.results import MEAN_AUC, StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.tables import (
     Cell,
     Column,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pdm_lightning.report.palette import DASHES, MARKERS, Theme
+from pdm_lightning.report.palette import DASHES, MARKERS, Theme, contrast
 
 #: Above this many classes, neither labels at clusters nor counts in cells are legible.
 MANY_CLASSES = 20
@@ -84,8 +84,9 @@ def _confusion(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
         ax.set_xticks(range(k), classes, rotation=0 if max(map(len, classes)) < 3 else 45, ha="center")
         ax.set_yticks(range(k), classes)
         for (i, j), number in np.ndenumerate(counts):
-            # the ramp passes through mid-tones: the text takes whichever of the two ends contrasts more
-            ink = theme.paper if number / top > 0.45 else theme.ink
+            # the ramp passes through mid-tones: the text takes whichever of the two contrasts more
+            cell = cmap(number / top)[:3]
+            ink = max((theme.paper, theme.ink), key=lambda colour: contrast(to_rgb(colour), cell))
             if number:
                 ax.text(j, i, f"{number:g}", ha="center", va="center", fontsize=70 / max(k, 8), color=ink)
     else:
@@ -114,16 +115,21 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
         if series.get("low") is not None and series.get("high") is not None:
             low, high = (np.asarray(series[key], dtype=float) for key in ("low", "high"))
             ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-        ax.plot(
-            x,
-            y,
-            color=colour,
-            label=_plain(str(series["label"])),
-            linewidth=1.9,
-            linestyle="none" if series.get("points") else DASHES[k % len(DASHES)],
-            marker=MARKERS[k % len(MARKERS)],
-            markersize=4.2,
-        )
+        style: dict[str, Any] = {
+            "color": colour,
+            "linewidth": 1.9,
+            "marker": MARKERS[k % len(MARKERS)],
+            "markersize": 4.2,
+        }
+        style["linestyle"] = "none" if series.get("points") else DASHES[k % len(DASHES)]
+        label = _plain(str(series["label"]))
+        if series.get("marks") is None:
+            ax.plot(x, y, label=label, **style)
+            continue
+        ax.plot(x, y, **style | {"marker": ""})
+        ax.plot([], [], label=label, **style)
+        for place in series["marks"]:
+            ax.plot(*place, **style | {"linestyle": "none", "markersize": 6.5}, markeredgecolor=theme.paper)
     ax.grid(color=theme.grid, linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

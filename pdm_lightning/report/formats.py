@@ -203,6 +203,15 @@ def metric_bound(metric: str, value: float) -> str:
     return _printing(metric)[2](value)
 
 
+def metric_difference(metric: str, value: float) -> str:
+    """A difference of two values of `metric` with its sign and a cell's digits: ``+.012``, ``-1.24`` (points)."""
+    in_cell = _printing(metric)[1]
+    sign = "+" if value > 0 else "-" if value < 0 else ""
+    if in_cell is flag:
+        return sign + real(abs(value))
+    return sign + (fraction if in_cell is signed else in_cell)(abs(value))
+
+
 def metric_deviation(metric: str, value: float) -> str:
     """A standard deviation as a cell of `metric` prints it: with the digits of the value."""
     _, in_cell, in_interval = _printing(metric)

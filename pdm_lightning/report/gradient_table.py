@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pdm_lightning.report import captions, formats
-from pdm_lightning.report.cells import Block, Cube
+from pdm_lightning.report.cells import Block, Cube, Measure
 from pdm_lightning.report.results import StudyResult
-from pdm_lightning.report.tables import Cell, Column, Footnotes, Table, TableRow, make_cell
+from pdm_lightning.report.tables import Column, Footnotes, Table, TableRow, collapse_marks, make_cell
 
 LOSSES = {
     "gradient_attack": "Attack loss (cross-entropy of the readout)",
@@ -51,12 +51,15 @@ def _table(
         for metric in (name for name in metrics if name.partition(":")[0] == loss):
             line = [cube.measure(metric, block, data, defense) for defense in defenses]
             measures += line
-            first, cells = line[0].value, list[Cell]()
-            for place, measure in enumerate(line):
-                told = place and first and measure.value
-                times = [f"{formats.real(first / measure.value)} times smaller"] if told else []  # type: ignore[operator]
-                cells.append(make_cell(metric, measure, footnotes, details=times))
+            cells = [
+                make_cell(metric, measure, footnotes, details=_beside(line[0], measure) if place else ())
+                for place, measure in enumerate(line)
+            ]
             rows.append(TableRow(metric.partition(":")[2], cells, section=section))
+    marks = [collapse_marks(result, cube, footnotes, block, data, defense) for defense in defenses]
+    columns = [
+        Column(result.label("defense", name) + mark) for name, mark in zip(defenses, marks, strict=True)
+    ]
     setting = captions.setting(result, block)
     caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}"
     return Table(
@@ -65,7 +68,17 @@ def _table(
         title=captions.title(f"Gradients on {result.label('data', data)}", result, block, blocks),
         caption=caption,
         row_header="At",
-        columns=[Column(result.label("defense", defense)) for defense in defenses],
+        columns=columns,
         rows=rows,
         footnotes=footnotes.lines(),
     )
+
+
+def _beside(first: Measure, measure: Measure) -> list[str]:
+    """How many times smaller, or larger, than the first defence's."""
+    if not first.value or not measure.value:
+        return []
+    times = first.value / measure.value
+    return [
+        f"{formats.real(times)} times smaller" if times >= 1 else f"{formats.real(1 / times)} times larger"
+    ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pdm_lightning.claims.render import page as page_of_claims
+from pdm_lightning.report import gallery
 from pdm_lightning.report.cells import CLEAN
-from pdm_lightning.report.palette import DARK, LIGHT
-from pdm_lightning.report.results import MEAN_AUC, Figure, StudyResult
-from pdm_lightning.report.tables import Column, Table
+from pdm_lightning.report.contents import MANY_ROWS, embedded, grouped
+from pdm_lightning.report.results import MEAN_AUC, StudyResult
+from pdm_lightning.report.tables import SHORT_KEY, Column, Table, TableRow
+
+#: What all panels of a page may take, in characters of the page: with the rest it stays under 10 MB.
+FIGURES_BUDGET = 6_000_000
 
 
 def render_page(
@@ -37,11 +40,16 @@ def render_page(
         loader=PackageLoader("pdm_lightning", "report"), autoescape=True, undefined=StrictUndefined
     )
     environment.globals.update(percent=percent, from_right=from_right, runs=runs, starts_group=starts_group)
+    environment.globals.update(sections=sections, short_key=SHORT_KEY, many_rows=MANY_ROWS)
+    galleries, left_out = gallery.shown(result.gallery)
     return environment.get_template("page.html").render(
         result=result,
-        main_tables=[table for table in tables if table.kind != "summary"],
+        claims=page_of_claims(result),
+        groups=grouped(table for table in tables if table.kind != "summary"),
         summaries=[table for table in tables if table.kind == "summary"],
-        figures=[_figure(figure) for figure in result.figures],
+        figures=embedded(result.figures, FIGURES_BUDGET),
+        galleries=galleries,
+        galleries_note=left_out,
         facts=study_facts(result) if facts is None else facts,
         numbers=numbers,
     )
@@ -84,17 +92,12 @@ def runs(columns: Sequence[Column]) -> list[tuple[str, int]]:
     return [(name, len(list(run))) for name, run in groupby(column.group for column in columns)]
 
 
+def sections(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
+    """Neighbouring rows of one section: (section, rows)."""
+    return [(name, list(run)) for name, run in groupby(rows, key=lambda row: row.section)]
+
+
 def starts_group(columns: Sequence[Column], position: int) -> bool:
     """Whether a new, named group of columns starts at `position`."""
     group = columns[position].group
     return bool(group) and (position == 0 or columns[position - 1].group != group)
-
-
-def _figure(figure: Figure) -> dict[str, Any]:
-    from pdm_lightning.report.figures import panel_png  # matplotlib writes its caches when it is imported
-
-    panels = []
-    for panel in figure.panels:
-        light, dark = (base64.b64encode(panel_png(figure, panel, theme)).decode() for theme in (LIGHT, DARK))
-        panels.append({"light": light, "dark": dark, "alt": f"{figure.title}: {panel.get('title', '')}"})
-    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "panels": panels}

@@ -86,7 +86,9 @@ def latex(table: Table) -> str:
     notes = "\n".join(f"\\par\\raggedright {latex_escape(note)}" for note in table.footnotes)
     if len(table.rows) > LONG_TABLE_ROWS:
         inner = (
-            f"\\begin{{longtable}}{{{spec}}}\n{caption}\\\\\n\\toprule\n{head}\n\\midrule\n\\endhead\n"
+            # the caption and its label on the first page alone
+            f"\\begin{{longtable}}{{{spec}}}\n{caption}\\\\\n\\toprule\n{head}\n\\midrule\n\\endfirsthead\n"
+            f"\\multicolumn{{{wide}}}{{l}}{{\\textit{{continued}}}}\\\\\n\\toprule\n{head}\n\\midrule\n\\endhead\n"
             f"{body}\n\\bottomrule\n\\end{{longtable}}\n{notes}"
         )
         return f"{NEEDS}\\begingroup\\footnotesize\n{inner}\n\\endgroup\n"

@@ -1,25 +1,23 @@
-"""What a finished study hands to the report: plain data, and its CSV form.
+"""What a finished study hands to the report: plain data.
 
-Nothing here knows how a number was computed. A :class:`Row` is one measured value with everything
-that names it; a :class:`Figure` holds the data that is drawn, not the drawing; a :class:`StudyResult`
-is all that one report needs. The report is a function of it alone.
+Nothing here knows how a number was computed. A row (:mod:`pdm_lightning.report.rows`) is one measured value; a
+:class:`Figure` holds the data that is drawn, not the drawing; a :class:`StudyResult` is all that one report needs. The
+report is a function of it alone.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pdm_lightning.report.rows import Row, cell_of
 
 if TYPE_CHECKING:
     from pdm_lightning.card import Card
+    from pdm_lightning.claims import Judged
+    from pdm_lightning.report.gallery import Gallery
 
-#: Every status a row may have. ``ok``: a value. ``n/a``: too few examples to say. ``failed``: the cell
-#: raised. ``missing``: not computed. ``refused``: the threat model withholds what the attack needs.
-STATUSES = ("ok", "n/a", "failed", "missing", "refused")
 TABLES = (
     "accuracy",
     "detection",
@@ -31,82 +29,24 @@ TABLES = (
     "ablation",
     "gradients",
     "bound",
+    "timings",
     "summary",
 )
 #: A detector's mean AUC over the attacks that no detector beside it was fitted on, and over all; of no attack's cell.
 MEAN_AUC = ("mean_auc", "mean_auc_all")
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and what is drawn as curves.
-FIGURES = (*FIGURE_KINDS, "rejection", "auc_eps", "gradients", "walk", "bound", "bandwidths")
-
-
-@dataclass
-class Row:
-    """One measured value of one cell of a study.
-
-    Attributes
-    ----------
-    data, model, defense, budget, threat, attack, detector : str
-        The configuration's names. ``attack="none"`` marks what is measured on clean images.
-    seed : int
-        Seed of the training and of the crafting.
-    bandwidth : str or float
-        The detector's bandwidth rule (``validation``, ``loo``, ``nn_median``) or a number, where it is
-        scaled followed by the factor (``validation x0.5``); empty where no detector takes part.
-    metric : str
-        For example ``accuracy``, ``auc``, ``success_rate``, or ``joint_success@0.05`` for what has a threshold
-        at a false-positive rate. Rates are in [0, 1].
-    value, ci_low, ci_high : float or None
-        The value and its 95 % interval.
-    n : int or None
-        Examples the value rests on (pairs for ``auc``).
-    n_attacked : int or None
-        Examples that were attacked.
-    status : str
-        One of :data:`STATUSES`.
-    artifact : str
-        Key of the artifact the value comes from.
-    note : str
-        ``capped: ...`` and ``collapsed`` become footnotes; anything else is only in the CSV.
-
-    Raises
-    ------
-    ValueError
-        If ``status`` is unknown, or is ``ok`` without a value.
-    """
-
-    data: str = ""
-    model: str = ""
-    defense: str = ""
-    seed: int = 0
-    budget: str = ""
-    threat: str = ""
-    attack: str = "none"
-    detector: str = ""
-    bandwidth: str | float = ""
-    metric: str = ""
-    value: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    n: int | None = None
-    n_attacked: int | None = None
-    status: str = "ok"
-    artifact: str = ""
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"status {self.status!r} is unknown: use one of {', '.join(STATUSES)}")
-        if self.status == "ok" and self.value is None:
-            raise ValueError(
-                f"a row of metric {self.metric!r} is 'ok' but has no value: give one, or another status"
-            )
-
-
-def cell_of(row: Row) -> tuple[str, ...]:
-    """The cell that a row belongs to, by its names; a model's own rows belong to the model."""
-    model = (row.data, row.model, row.defense, row.budget, str(row.seed))
-    return model if row.attack == "none" else (*model, row.threat, row.attack, row.detector)
+FIGURES = (
+    *FIGURE_KINDS,
+    "roc",
+    "rejection",
+    "auc_eps",
+    "convergence",
+    "gradients",
+    "walk",
+    "bound",
+    "bandwidths",
+)
 
 
 @dataclass
@@ -129,9 +69,9 @@ class Figure:
         - ``confusion``: ``title``, ``counts`` (K, K), row = original and column = adversarial class,
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
-          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them) or ``plain`` (true: a
-          thin line to compare with). Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the
-          places 0, 1, ...; for the other one ``y_log``.
+          ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them), ``plain`` (true: a
+          thin line to compare with) or ``marks`` (list of (x, y): the only points that get a marker). Optional for
+          the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...; for the other: ``y_log``.
 
     Raises
     ------
@@ -186,7 +126,8 @@ class StudyResult:
     tables : list of str
         Which of :data:`TABLES`, in order.
     hidden : dict of set
-        By table, the cells (see :meth:`cell_of`) that did not ask to stand in it; what is no cell's own row is shown.
+        By table, the cells (see :func:`pdm_lightning.report.rows.cell_of`) that did not ask to stand in it; what is no
+        cell's own row is shown.
     labels : dict of dict
         Per column (``data``, ``model``, ``defense``, ``attack``, ...), name -> label to print. The order
         is the order of display; a name without a label is shown as it is, after the others.
@@ -197,6 +138,10 @@ class StudyResult:
     failures : list of Failure
     card : Card or None
         The evaluation card; None for a study without one.
+    claims : list of Judged
+        The paper's claims, judged on this study; empty for a study that does not ask for them.
+    gallery : list of Gallery
+        Attacked images beside their originals.
     settings : dict of str
         Shown as a list of key and value.
     command, version : str
@@ -215,6 +160,8 @@ class StudyResult:
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     card: Card | None = None
+    claims: list[Judged] = field(default_factory=list)
+    gallery: list[Gallery] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     version: str = ""
@@ -246,57 +193,6 @@ class StudyResult:
             for data in self.ordered("data", (data for data, _ in distinct))
             for defense in self.ordered("defense", (name for known, name in distinct if known == data))
         ]
-
-
-#: Columns of ``results.csv``, in order.
-COLUMNS = tuple(f.name for f in fields(Row))
-_INTEGERS = frozenset({"seed", "n", "n_attacked"})
-_FLOATS = frozenset({"value", "ci_low", "ci_high"})
-
-
-def rows_to_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV text with a header; None is an empty field, floats keep every digit."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        values = (getattr(row, column) for column in COLUMNS)
-        writer.writerow(["" if value is None else _text(value) for value in values])
-    return out.getvalue()
-
-
-def read_csv(path: Path) -> list[Row]:
-    """Read back what :func:`rows_to_csv` wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If its columns are not :data:`COLUMNS`.
-    """
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} has other columns than a results.csv: expected {', '.join(COLUMNS)}")
-        return [Row(**{column: _parse(column, text) for column, text in line.items()}) for line in reader]
-
-
-def _text(value: object) -> str:
-    return repr(float(value)) if isinstance(value, float) else str(value)
-
-
-def _parse(column: str, text: str) -> Any:
-    if column in _INTEGERS:
-        return int(text) if text else None
-    if column in _FLOATS:
-        return float(text) if text else None
-    if column == "bandwidth":
-        try:
-            return float(text)
-        except ValueError:
-            return text
-    return text
 
 
 def _is_file_stem(name: str) -> bool:

@@ -17,8 +17,11 @@ from pdm_lightning.report.tables import (
     TableRow,
     capped_marks,
     collapse_marks,
+    key_cell,
     make_cell,
 )
+
+KEYS = "Artifact"
 
 
 def summary_tables(result: StudyResult, cube: Cube) -> list[Table]:
@@ -64,17 +67,22 @@ def _summary(
         title=f"All numbers: {name}" + (f", {extra}" if extra else ""),
         caption=" ".join(part for part in caption if part),
         row_header="Metric",
-        columns=[Column("Value"), Column("Spread"), Column("n"), Column("Paper")],
+        columns=[Column("Value"), Column("Spread"), Column("n"), Column("Paper"), Column(KEYS)],
         rows=rows,
-        footnotes=captions.finish(footnotes, any(row.cells[3].value for row in rows)),
+        footnotes=[*captions.finish(footnotes, any(row.cells[3].value for row in rows)), *_keys_note(rows)],
     )
+
+
+def _keys_note(rows: list[TableRow]) -> list[str]:
+    keys = [key for row in rows for key in row.cells[4].keys]
+    return [f"{KEYS}: the beginning of a key; pdml store show KEY tells how it was made."] if keys else []
 
 
 def _summary_cells(metric: str, measure: Measure, footnotes: Footnotes, paper: float | None) -> list[Cell]:
     cell = make_cell(metric, measure, footnotes, paper=paper)
     spread = " ".join(part for part in (cell.interval, *cell.details) if part)
     alone = replace(cell, interval="", n="", details=(), paper="", strip=None)
-    return [alone, Cell(spread), Cell(cell.n), Cell(cell.paper)]
+    return [alone, Cell(spread), Cell(cell.n), Cell(cell.paper), key_cell(measure.artifacts)]
 
 
 def _summary_label(metric: str, attack: str) -> str:

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import Block, Cube, Measure, aggregate
-from pdm_lightning.report.results import Row, StudyResult
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.report.tables import Cell, Column, Footnotes, Table, TableRow, capped_marks, make_cell
 
 #: The AUC of a detector that tells nothing: the level at which distortions are compared.

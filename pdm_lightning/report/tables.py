@@ -10,11 +10,13 @@ from pdm_lightning.report.cells import Block, Cube, Measure
 from pdm_lightning.report.results import StudyResult
 
 DAGGER, DOUBLE_DAGGER, EN_DASH, PLUS_MINUS = "†", "‡", "\u2013", "±"
+#: Digits of an artifact's key that a table shows.
+SHORT_KEY = 8
 #: How a cell without a value is printed.
 GAPS = {"n/a": "n/a", "failed": "failed", "missing": "missing", "refused": EN_DASH}
 _GAP_FOOTNOTES = {
     "n/a": "n/a: too few examples to say; n is how many there were.",
-    "failed": "failed: the computation raised an error; the failures are listed with this report.",
+    "failed": "failed: the computation raised an error; the failures are listed with the study's report.",
     "missing": "missing: not computed in this study.",
     "refused": f"{EN_DASH}: refused, because the threat model withholds what the attack asks for.",
 }
@@ -34,7 +36,8 @@ class Strip:
 class Cell:
     """One cell, as text: value, interval, n, further details, the paper's number, footnote marks.
 
-    A `warning` is printed wherever the value is, also where there is no room for details.
+    A `warning` is printed wherever the value is, also where there is no room for details. `keys` are those of the
+    artifacts behind it; a cell that `is_key` shows their beginnings alone.
     """
 
     value: str = ""
@@ -47,6 +50,8 @@ class Cell:
     status: str = "ok"
     sort: float | None = None
     strip: Strip | None = None
+    keys: tuple[str, ...] = ()
+    is_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,11 @@ class TableRow:
 
 @dataclass
 class Table:
-    """A table with its caption and footnotes. `name` is a file stem, unique in a report."""
+    """A table with its caption and footnotes.
+
+    `name` is a file stem, unique in a report; `strip_of` is what the dots of the strips are, for their legend. With
+    `intervals`, the terminal prints them as well, on lines of their own.
+    """
 
     name: str
     kind: str
@@ -81,6 +90,8 @@ class Table:
     rows: list[TableRow]
     footnotes: list[str] = field(default_factory=list)
     strip_legend: str = ""
+    strip_of: str = "this study"
+    intervals: bool = False
 
 
 class Footnotes:
@@ -155,7 +166,13 @@ def make_cell(
         if measure.status == "n/a" and measure.n:
             text += f" (n={span(measure.n)})"
         return Cell(
-            text, details=details, paper=paper_text, marks=marks, warning=warning, status=measure.status
+            text,
+            details=details,
+            paper=paper_text,
+            marks=marks,
+            warning=warning,
+            status=measure.status,
+            keys=measure.artifacts,
         )
     if measure.seeds > 1:
         seeds = (
@@ -174,7 +191,13 @@ def make_cell(
         warning=warning,
         sort=measure.value,
         strip=Strip(measure.value, *_limits(metric, measure), paper),
+        keys=measure.artifacts,
     )
+
+
+def key_cell(keys: tuple[str, ...]) -> Cell:
+    """The cell that shows the beginnings of artifacts' keys, which name them to ``pdml store show``."""
+    return Cell(" ".join(key[:SHORT_KEY] for key in keys), keys=keys, is_key=True)
 
 
 def collapse_marks(

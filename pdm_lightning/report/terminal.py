@@ -14,6 +14,7 @@ from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import PLUS_MINUS, Cell, Table
 
 WIDTH = 100
+_LONG = {"summary", "timings"}
 #: For terminals and files that cannot show more than ASCII.
 _ASCII = {"\u2020": "+", "\u2021": "++", "\u00b1": "+-", "\u2013": "--"}
 _STYLES = {"failed": "bold red", "n/a": "dim", "missing": "dim", "refused": "dim"}
@@ -23,18 +24,18 @@ def print_tables(result: StudyResult, console: Console) -> None:
     """Print the study's tables; a table too wide for the console is printed in parts.
 
     The ``summary`` is printed only if the study asks for no other table, or covers one defence on one data
-    set: else it repeats the others at length, and the report has it.
+    set: else it repeats the others at length, and the report has it. So it is with ``timings``.
     """
     cells = {(row.data, row.defense) for row in result.rows}
     for table in build_tables(result):
-        if table.kind == "summary" and len(cells) > 1 and set(result.tables) != {"summary"}:
+        if table.kind in _LONG and len(cells) > 1 and not set(result.tables) <= _LONG:
             continue
         print_table(table, console)
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Print one table, in parts where it is too wide for the console."""
-    width = min(console.width, WIDTH)
+def print_table(table: Table, console: Console, *, widest: int = WIDTH) -> None:
+    """Print one table, at most `widest` columns wide, in parts where it is too wide for the console."""
+    width = min(console.width, widest)
     plain = not console.encoding.lower().startswith("utf")
     console.print(Text(_text(table.title, plain), style="bold"), width=width)
     for columns in _parts(table, width):
@@ -66,7 +67,7 @@ def _parts(table: Table, width: int) -> list[list[int]]:
 
 def _column_width(table: Table, position: int) -> int:
     lines = [table.columns[position].label]
-    lines += [line for row in table.rows for line in _lines(row.cells[position])]
+    lines += [line for row in table.rows for line in _lines(row.cells[position], table.intervals)]
     return max(len(line) for line in lines) + 3
 
 
@@ -86,27 +87,30 @@ def _rich_table(table: Table, columns: list[int], plain: bool) -> RichTable:
         if row.section != section:
             section = row.section
             out.add_row(Text(_text(section, plain), style="italic"))
-        cells = [_cell(row.cells[position], plain) for position in columns]
+        cells = [_cell(row.cells[position], plain, table.intervals) for position in columns]
         out.add_row(Text(_text(row.label + row.marks, plain)), *cells)
     return out
 
 
-def _cell(cell: Cell, plain: bool) -> Text:
-    lines = _lines(cell)
+def _cell(cell: Cell, plain: bool, intervals: bool) -> Text:
+    lines = _lines(cell, intervals)
     text = Text(_text(lines[0] if lines else "", plain), style=_STYLES.get(cell.status, ""))
     for line in lines[1:]:
         text.append("\n" + _text(line, plain), style="dim")
     return text
 
 
-def _lines(cell: Cell) -> list[str]:
+def _lines(cell: Cell, intervals: bool) -> list[str]:
     """A cell's lines: ``.987 n=512``, or ``.987 ± .004 [.976, .998]`` over several seeds.
 
-    Below it stand a warning and the paper's number.
+    Below it stand, where they are asked for, the interval and details, a warning and the paper's number.
     """
-    spread = cell.interval if cell.interval.startswith(PLUS_MINUS) else f"n={cell.n}" if cell.n else ""
+    number = f"n={cell.n}" if cell.n else ""
+    spread = number if intervals else cell.interval if cell.interval.startswith(PLUS_MINUS) else number
     first = " ".join(part for part in (cell.value + cell.marks, spread) if part)
-    return [line for line in (first, cell.warning, f"paper {cell.paper}" if cell.paper else "") if line]
+    more = [cell.interval, *cell.details] if intervals else []
+    lines = (first, *more, cell.warning, f"paper {cell.paper}" if cell.paper else "")
+    return [line for line in lines if line]
 
 
 def _text(text: str, plain: bool) -> str:

@@ -7,17 +7,22 @@ import os
 from pathlib import Path
 
 from pdm_lightning.card import markdown as card_markdown
+from pdm_lightning.claims import render as claims
 from pdm_lightning.report.build import build_tables
 from pdm_lightning.report.page import render_page
 from pdm_lightning.report.render_text import latex, markdown
-from pdm_lightning.report.results import StudyResult, rows_to_csv
+from pdm_lightning.report.results import StudyResult
+from pdm_lightning.report.rows import rows_to_csv
 
 #: What a report writes into its own folders, and hence may remove from them.
 _OWN = {"tables": (".md", ".tex"), "figures": (".png", ".pdf", ".csv")}
 
 
 def write_report(folder: Path, result: StudyResult) -> Path:
-    """Write ``index.html``, ``results.csv``, ``card.json``, ``card.md``, ``tables/`` and ``figures/`` into `folder`.
+    """Write ``index.html``, ``results.csv``, ``tables/`` and ``figures/`` into `folder`.
+
+    Beside them the evaluation card (``card.json``, ``card.md``) and the claims (``claims.json``, ``.md``, ``.tex``) of
+    a study that has them.
 
     The same result makes the same bytes. Each file replaces its former version in one step; tables and
     figures that an earlier report left in ``tables/`` and ``figures/`` and that this one does not have are
@@ -49,12 +54,21 @@ def write_report(folder: Path, result: StudyResult) -> Path:
     if result.card is not None:
         files["card.json"] = (json.dumps(result.card.as_json(), indent=1) + "\n").encode("utf-8")
         files["card.md"] = card_markdown(result.card).encode("utf-8")
+    files |= _claims(result)
     files["index.html"] = render_page(result, tables).encode("utf-8")
     folder = Path(folder)
     for name, content in files.items():
         write_atomically(folder / name, content)
     remove_stale(folder, set(files))
     return folder / "index.html"
+
+
+def _claims(result: StudyResult) -> dict[str, bytes]:
+    if not result.claims:
+        return {}
+    judged = json.dumps([one.as_json() for one in result.claims], indent=1, ensure_ascii=False) + "\n"
+    texts = {"json": judged, "md": claims.markdown(result), "tex": claims.latex(result)}
+    return {f"claims.{suffix}": text.encode("utf-8") for suffix, text in texts.items()}
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from pdm_lightning.matching import places
 from pdm_lightning.progress import Progress
 from pdm_lightning.stages import features
 from pdm_lightning.stages.context import Context, write_json
-from pdm_lightning.stages.measured import batches, correctly_classified, told
+from pdm_lightning.stages.measured import batches, correctly_classified, looked_at, told
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -56,6 +56,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
         "eta_q01": {"value": found.eta_low, **pairs},
         "jacobian_norm": told(mean_interval(found.jacobian, **settings)),
         "bound": told(mean_interval(found.per_example, **settings)),
+        "images": looked_at(parent, node.spec["images"], context),
     }
     write_json(folder / "bound.json", facts)
 

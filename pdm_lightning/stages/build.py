@@ -11,10 +11,11 @@ from hydra.utils import get_object
 from safetensors.torch import load_file
 
 from pdm_lightning.losses import CombinedLoss, Term
-from pdm_lightning.models import Classifier, wrap
+from pdm_lightning.models import Classifier, WrappedClassifier
 from pdm_lightning.stages.instantiate import instantiate
 
-_CENTRING = ("mean", "std")
+#: Keys of a model's option that its target does not get; ``target`` is what `model=import` names its ``_target_`` by.
+NOT_ARGUMENTS = ("name", "label", "target", "embedding", "weights", "mean", "std")
 
 
 def build_loss(defense: Mapping[str, Any]) -> CombinedLoss:
@@ -56,10 +57,11 @@ def build_classifier(spec: Mapping[str, Any], num_classes: int, in_channels: int
     Parameters
     ----------
     spec
-        ``model``: a ``_target_`` with its arguments. It makes a backbone with an attribute ``embedding_dim``,
-        or, with a key ``embedding`` (dotted name of a layer), a whole network that is wrapped.
+        ``model``: a ``_target_`` with its arguments. It makes a backbone with an attribute ``embedding_dim``, or a
+        whole network that is wrapped; a key ``embedding`` (dotted name of a layer) says so of any.
         ``in_channels`` and ``num_classes`` are passed to a target that takes them. Optional ``mean`` and
-        ``std`` centre the pixels. ``defense.readout``: direct or reverse.
+        ``std`` centre the pixels; where they are None, a timm network's own do. ``weights`` are not loaded here, see
+        :mod:`pdm_lightning.stages.start`. ``defense.readout``: direct or reverse.
     num_classes
         K.
     in_channels
@@ -68,21 +70,32 @@ def build_classifier(spec: Mapping[str, Any], num_classes: int, in_channels: int
     Raises
     ------
     ValueError
-        If the model gives no ``embedding_dim`` and names no ``embedding``.
+        If the model gives no ``embedding_dim``, names no ``embedding``, and has no linear layer.
     """
-    settings = {key: value for key, value in spec["model"].items() if key not in ("name", "label")}
-    embedding = settings.pop("embedding", None)
-    centring = {key: settings.pop(key) for key in _CENTRING if key in settings}
+    option = spec["model"]
+    settings = {key: value for key, value in option.items() if key not in NOT_ARGUMENTS}
     readout = spec["defense"].get("readout", "direct")
     offered = {"in_channels": in_channels, "num_classes": num_classes}
     network = instantiate(_accepted(settings, offered) | settings, "model")
-    if embedding is not None:
-        return wrap(network, embedding, num_classes, readout, **centring)
-    if not hasattr(network, "embedding_dim"):
-        raise ValueError(
-            f"{settings['_target_']} has no embedding_dim: set model.embedding to its embedding layer's name"
-        )
-    return Classifier(network, network.embedding_dim, num_classes, readout, **centring)
+    centring = _centring(option, network, in_channels)
+    if option.get("embedding") is None and hasattr(network, "embedding_dim"):
+        return Classifier(network, network.embedding_dim, num_classes, readout, **centring)
+    return WrappedClassifier(
+        network, option.get("embedding"), num_classes, readout, **centring, negate=readout == "reverse"
+    )
+
+
+def _centring(option: Mapping[str, Any], network: Any, in_channels: int) -> dict[str, Any]:
+    """Mean and std of the option; else those that a timm network was trained with, their mean for other channels."""
+    own = getattr(network, "pretrained_cfg", None) or {}
+    found = {}
+    for key in ("mean", "std"):
+        value = option.get(key)
+        if value is None and own.get(key) is not None:
+            value = list(own[key]) if len(own[key]) == in_channels else sum(own[key]) / len(own[key])
+        if value is not None:
+            found[key] = value
+    return found
 
 
 def load_classifier(spec: Mapping[str, Any], folder: Path, num_classes: int, in_channels: int) -> Classifier:

@@ -80,6 +80,7 @@ _TRAIN = (
     "pdm_lightning.stages.training",
     "pdm_lightning.stages.collapse",
     "pdm_lightning.stages.folder",
+    "pdm_lightning.stages.start",
 )
 _SEE = (*_EMBED, "detection", "pdm_lightning.stages.features", "pdm_lightning.stages.sight")
 _CRAFT = (
@@ -108,7 +109,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "train": _TRAIN,
     "proxy": (*_TRAIN, "pdm_lightning.stages.proxy"),
     "features": (*_EMBED, "detection.features", "pdm_lightning.stages.features"),
-    "clean": ("detection.clusters", "detection.intervals", "pdm_lightning.stages.clean"),
+    "clean": (
+        *("detection.clusters", "detection.intervals", "detection.resampling"),
+        "pdm_lightning.stages.clean",
+    ),
     "tsne": ("detection.clusters", "pdm_lightning.seeding", "pdm_lightning.stages.tsne"),
     "splits": ("pdm_lightning.data", "pdm_lightning.stages.splits"),
     "gradients": (*_EMBED, "attacks", "pdm_lightning.stages.features", "pdm_lightning.stages.gradients"),
@@ -164,7 +168,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "val_score": _VALIDATE,
 }
 # Packages whose code is told by their own version, not by ours.
-_LIBRARIES = {"torch", "torchvision", "pdm_lightning", "attacks", "detection"}
+_LIBRARIES = {"torch", "torchvision", "timm", "transformers", "pdm_lightning", "attacks", "detection"}
 
 
 def source(node: Node) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from detection import cluster_distance, cluster_variance, davies_bouldin, proportion
+from detection import cluster_intervals, proportion
 from pdm_lightning.stages import features
 from pdm_lightning.stages.context import Context, write_json
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def build(node: Node, folder: Path, context: Context) -> None:
-    """Accuracy with its Wilson interval, Davies-Bouldin index, cluster variance and distance."""
+    """Accuracy with its Wilson interval; Davies-Bouldin index, cluster variance and distance with bootstrap ones."""
     sets = features.read(context.artifact(node.parents["features"]))
     test = sets["test"]
     accuracy = proportion(int((test.predicted == test.labels).sum()), len(test.labels))
+    clusters = cluster_intervals(test.embeddings, test.labels)
     write_json(
         folder / "clean.json",
         {
@@ -29,9 +30,8 @@ def build(node: Node, folder: Path, context: Context) -> None:
                 "high": accuracy.high,
                 "n": accuracy.n,
             },
-            "dbi": davies_bouldin(test.embeddings, test.labels),
-            "cluster_variance": cluster_variance(test.embeddings, test.labels),
-            "cluster_distance": cluster_distance(test.embeddings, test.labels),
+            **{name: found.value for name, found in clusters.items()},
+            "intervals": {name: [found.low, found.high] for name, found in clusters.items()},
             "n": len(test.labels),
         },
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from pdm_lightning.durable import is_whole, replacing, write_text
 from pdm_lightning.lit import TrainingDiverged
 from pdm_lightning.models import Classifier
+from pdm_lightning.models.pretrained import as_metadata
 from pdm_lightning.stages.collapse import measure_collapse
 from pdm_lightning.stages.context import embed
 
@@ -24,9 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def identity(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what determines the weights, as JSON would read it: the segment and the log interval do not."""
+    """Give what determines the weights, as JSON would read it: neither segment nor log interval, nor a path, do."""
     train = {key: value for key, value in spec["train"].items() if key not in ("segment", "log_every")}
-    plain: dict[str, Any] = json.loads(json.dumps({**spec, "train": train}))
+    rest = {key: value for key, value in spec.items() if key != "start"}
+    plain: dict[str, Any] = json.loads(json.dumps({**rest, "train": train}))
     return plain
 
 
@@ -98,9 +100,9 @@ def publish(
     if collapse["collapsed"]:
         log.warning(
             "the classes collapsed, or never came apart (mean cosine of class means %.3f, distance %.3g, "
-            "spread %.3g): train longer%s",
+            "spread %.3g)%s",
             *(collapse[key] for key in ("cosine", "distance", "spread")),
-            _lower(facts["spec"]["defense"]["use"]),
+            _mend(facts["spec"]["defense"]["use"]),
         )
     rows = [dict(row) for row in history if "val/loss" in row]
     result = {
@@ -113,7 +115,7 @@ def publish(
         "history": rows,
     }
     with replacing(folder / "model.safetensors") as new:
-        save_file(state, new)
+        save_file(state, new, metadata=as_metadata(classifier))
     write_text(folder / "log.csv", history_csv(history))
     write_text(folder / "train.json", json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
@@ -130,7 +132,9 @@ def history_csv(history: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def _lower(terms: Sequence[str]) -> str:
-    """Advice for a defence that uses terms which pull classes together."""
+def _mend(terms: Sequence[str]) -> str:
+    """Advice for a defence that trains, more of it for terms which pull classes together."""
+    if not terms:
+        return ""
     pulling = [f"defense.term.{name}" for name in ("rvl", "siamese") if name in terms]
-    return f", or lower the weight of {' and '.join(pulling)}" if pulling else ""
+    return ": train longer" + (f", or lower the weight of {' and '.join(pulling)}" if pulling else "")

@@ -15,12 +15,12 @@ from detection import mean_interval
 from pdm_lightning.data import to_unit
 from pdm_lightning.data.pairs import pair_indices
 from pdm_lightning.devices import strict_float32
-from pdm_lightning.losses import CombinedLoss, Outputs
+from pdm_lightning.losses import CombinedLoss, Outputs, look
 from pdm_lightning.models import Classifier
-from pdm_lightning.seeding import generator
+from pdm_lightning.seeding import generator, seeded
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.stages.context import Context, write_json
-from pdm_lightning.stages.measured import norms, outputs_of, stages_of, told
+from pdm_lightning.stages.measured import looked_at, norms, outputs_of, stages_of, told
 from pdm_lightning.store import Artifact
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def build(node: Node, folder: Path, context: Context) -> None:
             chosen = order[rows] if partner is None else torch.cat([order[rows], partner[rows]])
             x, y = to_unit(data.test[0][chosen]).to(device), labels[chosen].to(device)
             alike = None if same is None else same[rows].to(device)
-            for name, layers in _measure(classifier, loss, x, y, alike).items():
+            with seeded(node.spec["seed"], "layer gradients", int(rows[0])):  # a term may draw
+                measured = _measure(classifier, loss, x, y, alike)
+            for name, layers in measured.items():
                 for layer, sizes in layers.items():
                     found[name].setdefault(layer, []).append(sizes)
     settings: Mapping[str, Any] = {"resamples": node.spec["bootstrap"]}
@@ -63,8 +65,9 @@ def build(node: Node, folder: Path, context: Context) -> None:
         name: {layer: told(mean_interval(torch.cat(parts), **settings)) for layer, parts in layers.items()}
         for name, layers in found.items()
     }
+    looked = looked_at(parent, node.spec["images"], context)
     # JSON has its keys sorted: the order of the layers is told
-    write_json(folder / "layer_gradients.json", means | {"layers": list(means["attack"])})
+    write_json(folder / "layer_gradients.json", means | {"layers": list(means["attack"]), "images": looked})
 
 
 def read(artifact: Artifact) -> dict[str, dict[str, dict[str, Any]]]:
@@ -82,10 +85,14 @@ def _measure(
     anchors = len(x) if same is None else len(same)
     leaf = x.requires_grad_()
     with torch.enable_grad(), outputs_of(classifier, stages_of(classifier)) as caught:
-        z, raw = classifier.embed_and_raw(leaf)
-        total, _ = loss(Outputs(z, raw, y, same))
-        attacked = ascent("ce", classifier.read(raw), y)[:anchors].sum()
-    places = {"input": leaf, **caught, "embedding": z}
+        seen = look(classifier, leaf, loss.taps, loss.places)
+        readout = classifier.read(seen.logits)
+        out = Outputs(
+            seen.embeddings, seen.logits, y, same, readout=readout, layers=seen.layers, places=seen.places
+        )
+        total, _ = loss(out)
+        attacked = ascent("ce", readout, y)[:anchors].sum()
+    places = {"input": leaf, **caught, "embedding": seen.embeddings}
     sizes: dict[str, dict[str, Tensor]] = {}
     for name, value in zip(LOSSES, (attacked, total * anchors), strict=True):
         slopes = torch.autograd.grad(value, list(places.values()), retain_graph=True, allow_unused=True)

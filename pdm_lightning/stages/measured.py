@@ -58,6 +58,12 @@ def correctly_classified(parent: Node, images: int, context: Context) -> tuple[T
     return index, to_unit(data.test[0][index]).to(device), data.test[1][index].to(device)
 
 
+def looked_at(parent: Node, images: int, context: Context) -> dict[str, int]:
+    """How many test images were looked at, and how many there are."""
+    total = len(context.data(parent).test[1])
+    return {"measured": min(images, total), "of": total}
+
+
 def stages_of(classifier: Classifier) -> dict[str, str]:
     """Name of each stage of a network, as it is printed, and as a submodule of the classifier.
 

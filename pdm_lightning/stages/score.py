@@ -16,6 +16,7 @@ from detection import (
     distortion,
     frozen_threshold,
     joint_success,
+    mean_interval,
     paired_auc,
     proportion,
     robust_accuracy,
@@ -118,7 +119,10 @@ def _false_alarms(clean: Tensor, threshold: float | None, fpr: str) -> dict[str,
 
 def _distances(rows: dict[str, Tensor], success: Tensor, resamples: int) -> dict[str, Any]:
     """Distances of the attack's own successes: those that failed are counted in its success rate, not here."""
-    metrics = {f"{norm}_mean": _mean(rows[norm], success) for norm in ("l2", "linf", "l0")}
+    metrics = {
+        f"{norm}_mean": interval(mean_interval(rows[norm][success].double(), resamples=resamples))
+        for norm in ("l2", "linf", "l0")
+    }
     found = distortion(rows["l2"][success], rows["x_adv"][0].numel(), resamples=resamples)
     n = found.mean.n
     metrics |= {"distortion": interval(found.mean), "distortion_median": {"value": found.median, "n": n}}
@@ -158,9 +162,3 @@ def enough(found: Interval, min_n: int) -> dict[str, Any]:
 def interval(interval: Interval) -> dict[str, Any]:
     """An interval as JSON has it."""
     return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
-
-
-def _mean(distances: Tensor, success: Tensor) -> dict[str, Any]:
-    """Mean distance over successes; null where there is none."""
-    chosen = distances[success].double()
-    return {"value": float(chosen.mean()) if len(chosen) else None, "n": len(chosen)}

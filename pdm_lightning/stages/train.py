@@ -24,6 +24,7 @@ from pdm_lightning.seeding import derive
 from pdm_lightning.stages.begun import Begun, batches, begin
 from pdm_lightning.stages.build import build_classifier, build_loss, load_classifier
 from pdm_lightning.stages.folder import history_csv, identity, publish
+from pdm_lightning.stages.start import publish_as_is, start
 from pdm_lightning.stages.trainer import calm, make_trainer, run_trainer
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def fit(
     spec
         ``model``, ``defense`` and ``optimizer`` as in ``conf/`` (of the terms, those in ``defense.use``),
         ``seed``, ``augment`` (None: none), and ``train``: ``steps`` or, where None, ``epochs``;
-        ``batch_size``; ``segment``; ``log_every`` (steps of a row of log.csv, default 20).
+        ``batch_size``; ``segment``; ``log_every`` (steps of a row of log.csv, default 20). ``start``: where the
+        weights are that ``model.weights`` tells of, see :func:`pdm_lightning.stages.start.start`. A defence that uses
+        no term takes no step: the classifier is published as it is.
     folder
         Receives ``model.safetensors``, ``train.json`` and ``log.csv``.
     device
@@ -91,6 +94,8 @@ def fit(
     pdm_lightning.lit.TrainingDiverged
         If a loss or a weight became NaN or infinite.
     """
+    if not spec["defense"]["use"]:
+        return publish_as_is(dataset, spec, folder, pick_device(device))
     begun = begin(dataset, spec, folder)
     if begun.result is not None:
         return begun.result
@@ -140,6 +145,8 @@ def proceed(
     with calm(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(derive(spec["seed"], "init"))
         classifier = build_classifier(spec, dataset.num_classes, dataset.shape[0])
+        if not begun.saved:
+            start(classifier, spec, dataset.shape)
         if replica.count > 1:
             join_norms(classifier, where)
         module = _module(classifier, spec, data.total_steps, teacher, replica)

@@ -33,6 +33,7 @@ def train(
     data = context.data(node)
     write_json(folder / "data.json", {"name": data.name, "classes": data.classes, "shape": list(data.shape)})
     spec = spec | {"train": spec["train"] | {"segment": node.runtime["segment"]}}
+    spec["start"] = node.runtime.get("weights")
     axes = node.runtime.get("axes", {})
     logged: dict[str, Any] = {
         "cfg": node.runtime["logger"],
@@ -44,7 +45,7 @@ def train(
         "tags": axis_tags(axes),
     }
     devices = node.runtime["trainer"].get("devices", 1)
-    if devices > 1:
+    if devices > 1 and spec["defense"]["use"]:
         train_together(node, spec, folder, context, teacher, devices, logged)
         return
     device = context.device(node)

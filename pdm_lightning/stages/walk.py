@@ -19,7 +19,7 @@ from pdm_lightning.progress import Progress
 from pdm_lightning.seeding import derive
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.hands import make_attack
-from pdm_lightning.stages.measured import batches, correctly_classified, norms, told
+from pdm_lightning.stages.measured import batches, correctly_classified, looked_at, norms, told
 
 if TYPE_CHECKING:
     from pdm_lightning.study.plan import Node
@@ -53,7 +53,8 @@ def build(node: Node, folder: Path, context: Context) -> None:
         for name in ("embedding", "input", "fooled")
     }
     save_file(found | {"index": index}, folder / "walk.safetensors")
-    write_json(folder / "walk.json", _means(found, {"resamples": node.spec["bootstrap"]}))
+    looked = {"images": looked_at(parent, node.spec["images"], context)}
+    write_json(folder / "walk.json", _means(found, {"resamples": node.spec["bootstrap"]}) | looked)
 
 
 def _steps(

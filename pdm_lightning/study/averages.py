@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.report.results import MEAN_AUC, Row
+from pdm_lightning.report.results import MEAN_AUC
+from pdm_lightning.report.rows import Row
 from pdm_lightning.store import Artifact
 from pdm_lightning.study import specs
 from pdm_lightning.study.cell import GROUPS

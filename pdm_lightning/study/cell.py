@@ -87,6 +87,8 @@ def _placed(override: str) -> tuple[tuple[str, str], ...]:
     if place.split(".")[-1] in _PLACES:
         return ()
     own, _, inside = place.partition(".")
+    if place.endswith(".weights"):  # long paths: a file's own name and its folder's
+        value = "/".join(Path(value.strip("'\"")).parts[-2:])
     found = [(own, f"{inside}={value}")] if inside else []
     for group, named in _NAMED_BY.items():
         if {key, key.partition(".")[0]} & named and not (inside and own == group):

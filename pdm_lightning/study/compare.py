@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.cell import GROUPS
 

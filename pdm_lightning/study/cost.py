@@ -95,7 +95,7 @@ class _Meter:
             return Cost(work=work)
         try:
             return self.crafting(node, found) if work == "crafting" else self.training(node, found)
-        except ValueError:  # an unfit value: the stage will say so
+        except Exception:  # an unfit value, or a network that takes no such images: the stage will say so
             return Cost(work=work)
 
     def crafting(self, node: Node, found: Sizes) -> Cost:
@@ -114,6 +114,8 @@ class _Meter:
 
     def training(self, node: Node, found: Sizes) -> Cost:
         steps, images = steps_of(node.spec, found.train)
+        if not steps:
+            return Cost(0, 0.0, "training")
         seconds = self.seconds(node, node, found, {"batch": images})
         gpus = self.context.device(node).type == "cuda"
         shared = int(node.runtime["trainer"].get("devices", 1)) if gpus else 1
@@ -155,6 +157,8 @@ class _Meter:
 
 def steps_of(spec: dict[str, Any], train: int) -> tuple[int, int]:
     """Steps of a training on so many images, and images of a step (of pairs, both)."""
+    if not spec["defense"]["use"]:  # published as it is
+        return 0, 0
     batch = min(int(spec["train"]["batch_size"]), train)
     steps = spec["train"]["steps"]
     if steps is None:

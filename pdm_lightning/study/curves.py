@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.results import Figure, Row
+from pdm_lightning.report.results import Figure
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages.survival import Distances, needed, survival
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.measure import minimises_l2
 from pdm_lightning.study.plan import Entry, Node
+from pdm_lightning.threat import lengths
 
 Open = Callable[[Node], Artifact | None]
 Answers = list[tuple[Entry, list[Row]]]
@@ -24,7 +26,14 @@ REJECTION = (
     "whose adversarial version is flagged or classified correctly."
 )
 AUCS = ("auc", "auc_all")
-_Y_LABELS = {ACCURACY: "accuracy", "auc": "AUC, paired rule", "auc_all": "AUC, failures kept"}
+LENGTHENED = ("misclassified_rate", "l2_mean")
+_Y_LABELS = {
+    ACCURACY: "accuracy",
+    "auc": "AUC, paired rule",
+    "auc_all": "AUC, failures kept",
+    "misclassified_rate": "share misclassified",
+    "l2_mean": "mean L2 distance",
+}
 #: Distances at which a curve over distances is drawn.
 STEPS = 26
 
@@ -42,7 +51,7 @@ def curves(answers: Answers) -> list[Figure]:
     Where a study goes beyond the gray box and sweeps eps, accuracy with rejection as well, one panel a threshold.
     """
     beyond = any(row.threat not in ("", "gray_box") for _, rows in answers for row in rows)
-    panels = _against_eps(answers, lambda metric: _drawn(metric, beyond))
+    panels = _against(_eps, answers, lambda metric: _drawn(metric, beyond))
     # where nothing was swept, a point is better than no figure
     kept = [panel for panel in panels if panel.swept] or [p for p in panels if p.axes["metric"] == ACCURACY]
     # accuracy first, then each threshold
@@ -57,7 +66,7 @@ def curves(answers: Answers) -> list[Figure]:
 
 def auc_curves(answers: Answers) -> list[Figure]:
     """AUC against eps, by both rules: one panel a data set, attack and rule, one curve a defence and seed."""
-    panels = [panel for panel in _against_eps(answers, AUCS.__contains__) if panel.swept]
+    panels = [panel for panel in _against(_eps, answers, AUCS.__contains__) if panel.swept]
     caption = (
         "How well the detector tells the attacked images from their originals. Paired rule: of the images that the "
         "attack fooled, where they are enough; failures kept: of all that were attacked. Shaded: 95 % bootstrap "
@@ -66,9 +75,24 @@ def auc_curves(answers: Answers) -> list[Figure]:
     return [Figure("auc_eps", "curves", "AUC against eps", caption, [panel.drawn() for panel in panels])]
 
 
+def convergence(answers: Answers) -> list[Figure]:
+    """Success and distance against the length of an attack: is it as strong as it gets?
+
+    One panel a data set, attack and measure, one curve a defence and seed.
+    """
+    panels = [panel for panel in _against(_length, answers, LENGTHENED.__contains__) if panel.swept]
+    caption = (
+        "What an attack reaches with more iterations. Where a curve still rises, or distances still fall, the attack "
+        "is cut short, and what withstands it shows that and no more. Distances are means over successes, which are "
+        "other images at each length. Shaded: 95 % intervals, Wilson for shares and bootstrap for distances."
+    )
+    drawn = [panel.drawn() | {"x_log": True} for panel in panels]
+    return [Figure("convergence", "curves", "Success against iterations", caption, drawn)]
+
+
 @dataclass
 class _Panel:
-    """Rows by curve and eps."""
+    """Rows by curve and place on the x axis."""
 
     axes: dict[str, Any]
     points: dict[str, dict[float, Row]] = field(default_factory=dict)
@@ -79,25 +103,41 @@ class _Panel:
 
     @property
     def swept(self) -> bool:
-        return len({eps for curve in self.points.values() for eps in curve}) > 1
+        return len({x for curve in self.points.values() for x in curve}) > 1
 
     def drawn(self) -> dict[str, Any]:
         axes = {key: value for key, value in self.axes.items() if key != "metric"}
         return axes | {"series": [_curve(label, curve) for label, curve in self.points.items()]}
 
 
-def _against_eps(answers: Answers, drawn: Callable[[str], bool]) -> list[_Panel]:
-    """Rows of attacks that have an eps, of the metrics that are drawn."""
+def _eps(entry: Entry) -> tuple[float, str] | None:
+    """An attack's radius, and how its axis is called."""
+    attack = entry.cell.config["attack"]
+    norm = str(attack.get("norm", "linf"))
+    label = f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)"
+    return None if attack.get("eps") is None else (float(attack["eps"]), label)
+
+
+def _length(entry: Entry) -> tuple[float, str] | None:
+    """How many iterations an attack has, as the budget has it, and how its axis is called."""
+    known = lengths(entry.nodes["craft"].spec["attack"]) if "craft" in entry.nodes else {}
+    return next(((float(value), name.replace("_", " ")) for name, value in known.items()), None)
+
+
+def _against(
+    place: Callable[[Entry], tuple[float, str] | None], answers: Answers, drawn: Callable[[str], bool]
+) -> list[_Panel]:
+    """Rows of attacks that have a place on the x axis, of the metrics that are drawn."""
     panels: dict[str, _Panel] = {}
     names = _Names(answers)
     for entry, rows in answers:
-        eps = entry.cell.config["attack"].get("eps")
-        for row in rows if eps is not None else ():
-            if row.value is None or not drawn(row.metric):
+        found = place(entry)
+        for row in rows if found is not None else ():
+            if found is None or row.value is None or row.attack == "none" or not drawn(row.metric):
                 continue
             title = names.panel(entry, row)
-            panel = panels.setdefault(title, _Panel(_axes(title, entry, row)))
-            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(float(eps), row)
+            panel = panels.setdefault(title, _Panel(_axes(title, found[1], row)))
+            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(found[0], row)
     return list(panels.values())
 
 
@@ -145,13 +185,13 @@ class _Names:
             yield entry.cell.label("threat").replace("_", " ")
         at = formats.at_threshold(row.metric)
         # without a threshold, a detector matters only to an attack that knows it
-        if len(self.detectors) > 1 and (at or row.threat != "gray_box"):
+        if len(self.detectors) > 1 and (at or row.threat != "gray_box" or row.metric in AUCS):
             yield f"{entry.cell.label('detector')} {row.bandwidth}".strip()
         yield f"budget {entry.cell.name('budget')}"
         if at:
             yield formats.false_positives(at[1])
-        if row.metric in AUCS:
-            yield "paired rule" if row.metric == "auc" else "failures kept"
+        if row.metric in (*AUCS, *LENGTHENED):
+            yield _Y_LABELS[row.metric].removeprefix("AUC, ")
 
 
 def _drawn(metric: str, beyond: bool) -> bool:
@@ -159,24 +199,20 @@ def _drawn(metric: str, beyond: bool) -> bool:
     return metric == ACCURACY or (beyond and at is not None and at[0] == ACCURACY)
 
 
-def _axes(title: str, entry: Entry, row: Row) -> dict[str, Any]:
-    norm = str(entry.cell.config["attack"].get("norm", "linf"))
-    return {
-        "metric": row.metric,
-        "title": title,
-        "x_label": f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)",
-        "y_label": _Y_LABELS.get(row.metric, "accuracy with rejection"),
-    }
+def _axes(title: str, x_label: str, row: Row) -> dict[str, Any]:
+    y_label = _Y_LABELS.get(row.metric, "accuracy with rejection")
+    return {"metric": row.metric, "title": title, "x_label": x_label, "y_label": y_label}
 
 
 def _curve(label: str, points: dict[float, Row]) -> dict[str, Any]:
-    rows = [points[eps] for eps in sorted(points)]
+    rows = [points[x] for x in sorted(points)]
+    bounds = {"low": [row.ci_low for row in rows], "high": [row.ci_high for row in rows]}
+    known = all(value is not None for values in bounds.values() for value in values)
     return {
         "label": label,
         "x": sorted(points),
         "y": [row.value for row in rows],
-        "low": [row.ci_low for row in rows],
-        "high": [row.ci_high for row in rows],
+        **(bounds if known else {}),
     }
 
 

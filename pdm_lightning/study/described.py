@@ -79,7 +79,7 @@ def own(spec: Mapping[str, Any]) -> Words:
     if isinstance(spec.get("data"), Mapping):
         words["data"] = _data(spec["data"])
         words["model"] = _model(spec.get("model") or {})
-        words["defense"] = "+".join((spec.get("defense") or {}).get("use", ()))
+        words["defense"] = "+".join((spec.get("defense") or {}).get("use", ())) or "frozen"
         words["seed"] = f"seed={spec.get('seed')}"
     if isinstance(spec.get("attack"), Mapping):
         words["attack"] = _attack(spec["attack"])
@@ -112,6 +112,8 @@ def _data(spec: Mapping[str, Any]) -> str:
 
 
 def _model(spec: Mapping[str, Any]) -> str:
+    if "arch" in spec:
+        return str(spec["arch"])
     return f"{_tail(spec).lower()}{spec.get('depth', '')}" + ("-preact" if spec.get("preact") else "")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pdm_lightning.card.compare import SURROGATE
 from pdm_lightning.card.evidence import STUDY, Evidence, Model, Run, Watched
 from pdm_lightning.data.base import TEST_ORDER_SEED, balanced_order
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages import features
 from pdm_lightning.store import Artifact
 from pdm_lightning.study.plan import Entry, Node, Plan

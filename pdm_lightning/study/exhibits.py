@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,7 @@ def examples(craft: Artifact, score: Artifact, data: ImageData, count: int) -> l
     """
     scores, thresholds = load_file(score.file("scores.safetensors")), score.json("score.json")["thresholds"]
     order = np.argsort(~scores["fooled"].astype(bool), kind="stable")[: min(count, MOST_IMAGES)]
-    with safe_open(str(craft.file("adversarial.safetensors")), framework="np") as file:
-        predicted, attacked = file.get_tensor("predicted"), file.get_slice("x_adv")
-        # only these few: a whole set can have gigabytes
-        images = {int(row): attacked[int(row) : int(row) + 1][0] for row in order}
+    images, predicted = attacked(craft, order.tolist())
     found = []
     for row in order.tolist():
         index = int(scores["index"][row])
@@ -138,6 +135,14 @@ def examples(craft: Artifact, score: Artifact, data: ImageData, count: int) -> l
             )
         )
     return found
+
+
+def attacked(craft: Artifact, rows: Iterable[int]) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Attacked images by row, (C, H, W) in [0, 1], and the classes that all rows are taken for."""
+    with safe_open(str(craft.file("adversarial.safetensors")), framework="np") as file:
+        # only these few: a whole set can have gigabytes
+        held = file.get_slice("x_adv")
+        return {row: held[row : row + 1][0] for row in rows}, file.get_tensor("predicted")
 
 
 def _drawing(kind: str, panel: dict[str, Any]) -> Callable[[], np.ndarray]:

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file
 
 from pdm_lightning.report.results import Figure
 from pdm_lightning.stages import craft
-from pdm_lightning.study.curves import Answers, Open, auc_curves, curves, place, rejection
+from pdm_lightning.study.curves import Answers, Open, auc_curves, convergence, curves, place, rejection
 from pdm_lightning.study.measured_figures import bandwidths, bound, gradients, walk
 from pdm_lightning.study.plan import Entry, Plan
+from pdm_lightning.study.roc_figure import roc_curves
 from pdm_lightning.study.shown import asked, in_figure
 
 
@@ -95,6 +96,8 @@ _MAKERS: dict[str, Callable[[Plan, Open, Answers], list[Figure]]] = {
     "confusion": _confusion,
     "curves": lambda _plan, _opened, answers: curves(answers),
     "auc_eps": lambda _plan, _opened, answers: auc_curves(answers),
+    "convergence": lambda _plan, _opened, answers: convergence(answers),
+    "roc": lambda _plan, opened, answers: roc_curves(answers, opened),
     "rejection": lambda _plan, opened, answers: rejection(answers, opened),
     "gradients": lambda plan, opened, _answers: gradients(plan, opened),
     "walk": lambda plan, opened, _answers: walk(plan, opened),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages import layer_gradients
 from pdm_lightning.store import Artifact
 from pdm_lightning.threat import needs
@@ -106,6 +106,8 @@ def _walk(entry: Entry, make: MakeNode) -> Node | None:
     craft, attack = entry.nodes.get("craft"), entry.cell.config["attack"]
     if craft is None or "surrogate" in craft.parents or "detector" in needs(attack):
         return None
+    if attack.get("targeted"):  # its loss is that of the class that it aims at
+        return None
     if not {"iterations", "step", "eps"} <= set(attack):
         return None
     spec = _settings(entry, attack=craft.spec["attack"], seed=entry.cell.config["seed"])
@@ -144,6 +146,8 @@ def rows(
     measured: Iterable[Measurement],
     opened: Callable[[Node], Artifact | None],
     status: Callable[[Node], str],
+    bandwidth: Callable[[dict[str, Any]], str | float],
+    notes: Mapping[str, str],
 ) -> Iterator[Row]:
     """Rows of measurements; those of a model's own have no attack. Curves (``bandwidths``) are figures alone.
 
@@ -154,31 +158,43 @@ def rows(
         The artifact of a node, or None where there is none.
     status : callable
         ``failed`` or ``missing``, of a node without an artifact.
+    bandwidth : callable
+        What the column ``bandwidth`` says of a detector's configuration.
+    notes : mapping of str to str
+        Notes of rows by the key of their artifact: an attack's caps, and whether its training collapsed.
     """
     for one in measured:
         if one.node.kind not in _ROWS:
             continue
         first, read, attacked = _ROWS[one.node.kind]
-        cell = one.entry.cell
+        cell, nodes = one.entry.cell, one.entry.nodes
         common: dict[str, Any] = {group: cell.name(group) for group in _OF_MODEL}
         common |= {"seed": cell.config["seed"], "artifact": one.node.key}
         if attacked:
-            common |= {"attack": cell.name("attack"), "threat": cell.name("threat")}
+            common |= {group: cell.name(group) for group in ("attack", "threat", "detector")}
+            common["bandwidth"] = bandwidth(cell.config["detector"])
+        note = notes.get(nodes["score"].key if attacked else nodes["clean"].key, "")
         artifact = opened(one.node)
         if artifact is None:
-            yield Row(**common, metric=first, status=status(one.node))
+            yield Row(**common, metric=first, status=status(one.node), note=note)
             continue
-        for metric, told in read(artifact).items():
-            ok = told["value"] is not None
-            limits = {"ci_low": told.get("low"), "ci_high": told.get("high")} if ok else {}
-            yield Row(
-                **common,
-                metric=metric,
-                value=told["value"],
-                n=told["n"],
-                status="ok" if ok else "n/a",
-                **limits,
-            )
+        told = read(artifact)
+        common["note"] = "; ".join(part for part in (_cap(told.pop("images", None)), note) if part)
+        yield from (_row(common, metric, found) for metric, found in told.items())
+
+
+def _row(common: dict[str, Any], metric: str, found: dict[str, Any]) -> Row:
+    ok = found["value"] is not None
+    limits: dict[str, Any] = {"ci_low": found.get("low"), "ci_high": found.get("high")} if ok else {}
+    status = "ok" if ok else "n/a"
+    return Row(**common, metric=metric, value=found["value"], n=found["n"], status=status, **limits)
+
+
+def _cap(images: dict[str, int] | None) -> str:
+    """Whether the test set is larger than what was measured."""
+    if images is None or images["measured"] >= images["of"]:
+        return ""
+    return f"measured on {images['measured']} of {images['of']} test images"
 
 
 def _layers(artifact: Artifact) -> dict[str, Any]:
@@ -191,7 +207,7 @@ def _layers(artifact: Artifact) -> dict[str, Any]:
 def _growth(artifact: Artifact) -> dict[str, Any]:
     found = artifact.json("walk.json")
     ends = {"gradient_first": found["embedding"][0], "gradient_last": found["embedding"][-1]}
-    return {"gradient_growth": found["gradient_growth"], **ends}
+    return {"images": found.get("images"), "gradient_growth": found["gradient_growth"], **ends}
 
 
 #: By kind: the metric that stands for a missing one, how its rows are read, and whether they belong to an attack.

@@ -22,9 +22,9 @@ _BOUND_LINE = "distance = bound"
 def gradients(plan: Plan, opened: Open) -> list[Figure]:
     """Mean L2 norm of the gradients by layer: one panel a data set and loss, one curve a defence."""
     panels: Panels = {}
-    for one, artifact in _of_kind(plan, "layer_gradients", opened):
+    for one, artifact, where in _of_kind(plan, "layer_gradients", opened):
         for loss, layers in layer_gradients.read(artifact).items():
-            title = f"{place(one.entry)}, {'attack' if loss == 'attack' else 'training'} loss"
+            title = f"{where}, {'attack' if loss == 'attack' else 'training'} loss"
             axes = {"x_label": "at the output of", "y_label": "mean L2 norm", "y_log": True}
             panel = panels.setdefault(title, {"title": title, **axes, "x_names": list(layers), "series": []})
             told = [layers[name] for name in panel["x_names"] if name in layers]
@@ -41,10 +41,10 @@ def gradients(plan: Plan, opened: Open) -> list[Figure]:
 def walk(plan: Plan, opened: Open) -> list[Figure]:
     """Along an iterated attack: the gradients' norms and the share fooled after each step."""
     panels: Panels = {}
-    for one, artifact in _of_kind(plan, "walk", opened):
+    for one, artifact, where in _of_kind(plan, "walk", opened):
         found = artifact.json("walk.json")
         for name, y_label, log in _WALKS:
-            title = f"{place(one.entry)}, {one.entry.cell.label('attack')}: {y_label}"
+            title = f"{where}: {y_label}"
             axes = {"x_label": "steps taken", "y_label": y_label, "y_log": log}
             panel = panels.setdefault(title, {"title": title, **axes, "series": []})
             panel["series"].append(_series(_defense(one), range(len(found[name])), found[name]))
@@ -67,9 +67,8 @@ _WALKS = (
 def bound(plan: Plan, opened: Open) -> list[Figure]:
     """The bound eta / ||J|| of each image against the distance that a minimum-norm attack needed: a cloud a defence."""
     panels: Panels = {}
-    for one, artifact in _of_kind(plan, "rank", opened):
+    for one, artifact, title in _of_kind(plan, "rank", opened):
         arrays, rho = load_file(artifact.file("rank.safetensors")), artifact.json("rank.json")["bound_rank"]
-        title = f"{place(one.entry)}, {one.entry.cell.label('attack')}"
         axes = {
             "x_label": "bound: eta / ||J||",
             "y_label": "L2 distance needed",
@@ -99,10 +98,9 @@ def bound(plan: Plan, opened: Open) -> list[Figure]:
 def bandwidths(plan: Plan, opened: Open) -> list[Figure]:
     """AUC against the bandwidth, in units of what the detector's rule chose: one panel a data set and attack."""
     panels: Panels = {}
-    for one, artifact in _of_kind(plan, "bandwidths", opened):
+    for one, artifact, title in _of_kind(plan, "bandwidths", opened):
         points = [p for p in artifact.json("bandwidths.json")["points"] if p["auc"]["value"] is not None]
         cell = one.entry.cell
-        title = f"{place(one.entry)}, {cell.label('attack')}"
         axes = {
             "x_label": f"bandwidth / that of the rule ({cell.config['detector']['bandwidth']})",
             "x_log": True,
@@ -121,15 +119,27 @@ def bandwidths(plan: Plan, opened: Open) -> list[Figure]:
     return [Figure("bandwidths", "curves", "AUC against bandwidth", caption, drawn)]
 
 
-def _of_kind(plan: Plan, kind: str, opened: Open) -> Iterator[tuple[Measurement, Artifact]]:
-    """Each node of a kind once, where its artifact is there."""
-    seen: set[str] = set()
+#: By kind of node, what its panels are told apart by, where the study has several.
+_APART = {
+    "layer_gradients": ("budget",),
+    "walk": ("budget",),
+    "rank": ("budget",),
+    "bandwidths": ("budget", "threat", "detector"),
+}
+
+
+def _of_kind(plan: Plan, kind: str, opened: Open) -> Iterator[tuple[Measurement, Artifact, str]]:
+    """Each node of a kind once, where its artifact is there, with the title of its panel."""
+    nodes = {one.node.key: one for one in reversed(plan.measured) if one.node.kind == kind}
+    cells = [one.entry.cell for one in nodes.values()]
+    varying = [group for group in _APART[kind] if len({cell.name(group) for cell in cells}) > 1]
     for one in plan.measured:
-        if one.node.kind == kind and one.node.key not in seen:
-            seen.add(one.node.key)
-            artifact = opened(one.node)
-            if artifact is not None:
-                yield one, artifact
+        artifact = opened(one.node) if nodes.get(one.node.key) is one else None
+        if artifact is not None:
+            cell = one.entry.cell
+            attack = [] if kind == "layer_gradients" else [cell.label("attack")]
+            apart = [f"{group} {cell.label(group)}".replace("_", " ") for group in varying]
+            yield one, artifact, ", ".join([place(one.entry), *attack, *apart])
 
 
 def _defense(one: Measurement) -> str:

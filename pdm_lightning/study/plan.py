@@ -178,7 +178,8 @@ class _Planner:
             return {}
         named = {"data": cell.name("data"), "model": cell.name("model"), "defense": kind}
         if kind == "proxy":
-            runtime = target.runtime | _training(config, named | {"model": threat["proxy"]["model"]["name"]})
+            own = config | {"model": threat["proxy"]["model"]}
+            runtime = target.runtime | _training(own, named | {"model": own["model"]["name"]})
             spec, title = specs.proxy_spec(config, self.prints), f"proxy of {target.title}"
             model = self.node("proxy", spec, title, runtime, train=target.nodes["train"])
         else:
@@ -224,6 +225,7 @@ def _craft_spec(config: dict[str, Any]) -> tuple[dict[str, Any], str, bool]:
 def _training(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """What a training, of whichever kind, needs to know and its outcome does not depend on; `names` show it."""
     return {
+        "weights": config["model"].get("weights"),
         "logger": config["logger"],
         "group": config["name"],
         "segment": config["budget"]["train"]["segment"],

@@ -8,14 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from pdm_lightning.card import judge
+from pdm_lightning.claims import judge_claims
 from pdm_lightning.report.formats import NORMS
-from pdm_lightning.report.results import Failure, Row, StudyResult
+from pdm_lightning.report.results import Failure, StudyResult
+from pdm_lightning.report.rows import Row
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import averages, compare, measure
 from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
+from pdm_lightning.study.gallery import galleries
+from pdm_lightning.study.made import made
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 from pdm_lightning.study.shown import asked, hidden
 
@@ -45,26 +49,30 @@ def collect(plan: Plan, context: Context, outcome: Outcome, command: str, versio
     notes = {row.artifact: row.note for row in rows}
     rows += compare.rows(plan.compared, reader.artifact, reader._status, bandwidth, notes)
     rows += averages.rows(plan.averaged, reader.artifact, reader._status, bandwidth)
-    rows += measure.rows(plan.measured, reader.artifact, reader._status)
+    rows += measure.rows(plan.measured, reader.artifact, reader._status, bandwidth, notes)
     rows = _distinct([*rows, *reader.worst(plan.worst, notes)])
     failures = [
         Failure(f"{f.node.kind} {f.node.title}", f.error, f.traceback_path) for f in outcome.failed.values()
     ]
+    shown, missing = galleries(plan, context, reader.artifact)
     evidence = gather(plan, reader.artifact, rows, (failure.node for failure in failures))
+    labels = _labels(plan)
     return StudyResult(
         name=settings["name"],
         title=settings["title"] or settings["name"],
         description=settings["description"],
         rows=rows,
         card=None if evidence is None else judge(evidence),
+        claims=judge_claims(rows, labels) if settings["report"]["claims"] else [],
         figures=figures(plan, reader.artifact, answers),
         tables=asked(plan.entries, "tables"),
         hidden=hidden(plan.entries),
-        labels=_labels(plan),
+        labels=labels,
         fitted=averages.fitted(plan.entries),
-        notes=_notes(plan, outcome),
+        notes=_notes(plan, outcome) + missing,
         failures=failures,
-        settings=_settings(plan),
+        gallery=shown,
+        settings=_settings(plan) | made(plan, reader.artifact),
         command=command,
         version=version,
     )
@@ -134,7 +142,8 @@ class _Reader:
             n=accuracy["n"],
         )
         for metric in CLEAN[1:]:
-            yield _row(common, metric, {"value": clean[metric], "n": clean["n"]})
+            low, high = clean.get("intervals", {}).get(metric, (None, None))
+            yield _row(common, metric, {"value": clean[metric], "low": low, "high": high, "n": clean["n"]})
         common["artifact"] = entry.nodes["train"].key
         for metric in TRAINED:
             if trained.get(metric) is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from pdm_lightning.data import fingerprint
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.stages.sight import LAYERS
+from pdm_lightning.stages.start import told
 
 Config = dict[str, Any]
 
@@ -44,10 +45,16 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
         defense["pairs"] = "always" if _needs_pairs(json.dumps(defense)) else "auto"
     if defense["pairs"] == "auto":  # single images: how pairs would be made does not matter
         defense = {key: value for key, value in defense.items() if key not in ("q", "forward")}
+    model = model_spec(config["model"])
+    if not defense["use"] and "weights" not in model and model["_target_"].startswith("pdm_lightning."):
+        raise ValueError(
+            f"defense={config['defense']['name']} takes no step, and model={config['model']['name']} has random "
+            "weights: model.weights=FILE names those of a trained network"
+        )
     return {
         "data": data_spec(config["data"], prints),
         "augment": config["data"].get("augment"),
-        "model": settings(config["model"]),
+        "model": model,
         "defense": defense,
         "optimizer": settings(config["optimizer"]),
         "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
@@ -57,8 +64,21 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _needs_pairs(defense: str) -> bool:
-    """Whether the loss of a defence, given as JSON, is one of pairs."""
-    return build_loss(json.loads(defense)).needs_pairs
+    """Whether the loss of a defence, given as JSON, is one of pairs; a defence without terms has none."""
+    plain = json.loads(defense)
+    return bool(plain["use"]) and build_loss(plain).needs_pairs
+
+
+def model_spec(model: Config) -> dict[str, Any]:
+    """The network, and the weights that it starts from: what is in their file, not where it lies."""
+    spec = settings(model, {"target", "weights"})
+    spec = {
+        key: value
+        for key, value in spec.items()
+        if value is not None or key not in ("embedding", "mean", "std")
+    }
+    known = told(model)
+    return spec if known is None else spec | {"weights": known}
 
 
 def data_spec(data: Config, prints: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pdm_lightning.manifest import content_digest
 from pdm_lightning.report import StudyResult
-from pdm_lightning.report.results import COLUMNS, Row
+from pdm_lightning.report.rows import COLUMNS, Row
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import exhibits

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
+from pdm_lightning.models.library import check_arch
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.report.results import FIGURES, TABLES
-from pdm_lightning.stages.build import build_classifier, build_loss
+from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
+from pdm_lightning.stages.start import library_of
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_detector
+from pdm_lightning.study import validate_defense, validate_detector
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -33,6 +35,7 @@ from pdm_lightning.study.checks import (
     trainer,
     words,
 )
+from pdm_lightning.study.gallery import MOST_EXAMPLES
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
@@ -100,6 +103,8 @@ def _factors(config: Config) -> None:
 def _report(config: Config) -> None:
     words(config, "report.tables", TABLES)
     words(config, "report.figures", FIGURES)
+    flag(config, "report.claims")
+    number(config, "report.examples", 0, MOST_EXAMPLES)
     name = shown(at(config, "name"))
     if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
@@ -168,8 +173,15 @@ def _model(config: Config, place: str = "model") -> None:
     """Build a model of this project; any other one may be large, or need the data's own classes and channels."""
     model = _mapping(config, place)
     text(config, f"{place}.name")
-    arguments(place, model, ("embedding", "mean", "std"), ("in_channels", "num_classes"))
-    if str(model["_target_"]).startswith("pdm_lightning."):
+    for key in ("embedding", "weights"):
+        if key in model:
+            text(config, f"{place}.{key}", optional=True)
+    known = library_of(model)
+    with built(place, model):
+        if known is not None:
+            check_arch(known, str(model.get("arch")))
+    arguments(place, model, NOT_ARGUMENTS, ("in_channels", "num_classes"))
+    if known is None and str(model["_target_"]).startswith("pdm_lightning."):
         with built(place, model), torch.random.fork_rng(devices=[]):
             build_classifier({"model": model, "defense": {}}, num_classes=10, in_channels=3)
 
@@ -227,8 +239,10 @@ def _defense(config: Config, place: str = "defense") -> None:
     defense = _mapping(config, place)
     text(config, f"{place}.name")
     words(config, f"{place}.use", _mapping(config, f"{place}.term"))
-    if not defense["use"]:
-        raise ValueError(f"{place}.use=[]: use some of {', '.join(defense['term'])}")
+    if not defense["use"] and defense.get("readout") != "direct":
+        raise ValueError(
+            f"{place}.use=[]: use some of {', '.join(defense['term'])}; {place}=frozen is for taking no step"
+        )
     number(config, f"{place}.q", 0, 1, whole=False)
     choice(config, f"{place}.readout", ("direct", "reverse"))
     choice(config, f"{place}.pairs", ("auto", "always"))
@@ -240,7 +254,8 @@ def _defense(config: Config, place: str = "defense") -> None:
         with built(f"{place}.term.{name}", term):
             instantiate({key: value for key, value in term.items() if key != "weight"})
     with built(place, {"name": defense["name"], "readout": defense["readout"]}):
-        build_loss(defense)
+        if defense["use"]:
+            build_loss(defense)
 
 
 def _optimizer(config: Config) -> None:
@@ -281,6 +296,8 @@ _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),
+    validate_defense.layers: ("defense", "model"),
+    validate_defense.devices: ("defense", "trainer"),
     _optimizer: ("optimizer",),
     _attack: ("attack", "budget"),
     _detector: ("detector", "budget"),

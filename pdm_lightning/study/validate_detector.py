@@ -12,6 +12,7 @@ from pdm_lightning.data.sources import pair
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.sight import LAYERS
+from pdm_lightning.stages.start import library_of
 from pdm_lightning.study import specs
 from pdm_lightning.study.sizes import same_everywhere
 from pdm_lightning.threat import CAPABILITIES, GrayBox, needs, surrogate_of
@@ -58,7 +59,7 @@ def layers(config: Config) -> None:
     if surrogate_of(config["threat"]) == "proxy":
         models["threat.proxy.model"] = config["threat"]["proxy"]["model"]
     for place, model in models.items() if named else ():
-        known = _submodules(model)
+        known = submodules(model)
         missing = [name for name in named if known and name not in known]
         if missing:
             key = "layer" if "layer" in option else "layers"
@@ -69,9 +70,9 @@ def layers(config: Config) -> None:
             )
 
 
-def _submodules(model: Config) -> list[str]:
+def submodules(model: Config) -> list[str]:
     """Names of a model's submodules, as met; none of a model that is not this project's."""
-    if not str(model["_target_"]).startswith("pdm_lightning."):
+    if not str(model["_target_"]).startswith("pdm_lightning.") or library_of(model) is not None:
         return []
     with torch.random.fork_rng(devices=[]):
         classifier = build_classifier({"model": model, "defense": {}}, num_classes=10, in_channels=3)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pdm_lightning.report import read_csv
-from pdm_lightning.report.results import Row
+from pdm_lightning.report.rows import Row
 from pdm_lightning.store import Store
 
 #: Each run's own time; everything else has to be equal.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdm_lightning.data import ImageData
 from pdm_lightning.losses import Outputs, Term
-from pdm_lightning.models import Classifier, ResNet, wrap
+from pdm_lightning.models import Classifier, ResNet
 from pdm_lightning.replicas import ALONE, Replica, join
 from pdm_lightning.stages.begun import begin
 from pdm_lightning.stages.context import Context
@@ -104,8 +104,14 @@ class Broken(Term):
         return out.logits.square().mean()
 
 
-def spec(kind: str, forward: str = "concatenated", optimizer: str = "AdamW", **train: Any) -> dict[str, Any]:
-    """A tiny training of the paper's loss, or of a distillation."""
+def spec(
+    kind: str,
+    forward: str = "concatenated",
+    optimizer: str = "AdamW",
+    layers: bool = False,
+    **train: Any,
+) -> dict[str, Any]:
+    """A tiny training of the paper's loss, also on an inner layer, or of a distillation."""
     made: dict[str, Any] = TINY["tiny_spec"](
         **{"steps": 6, "segment": 3, "batch_size": 8, "log_every": 2} | train
     )
@@ -113,11 +119,15 @@ def spec(kind: str, forward: str = "concatenated", optimizer: str = "AdamW", **t
         "_target_": "ddp_parts.Grouped" if kind == "grouped" else "ddp_parts.Double",
         "embedding": "body",
     }
-    terms = {
+    terms: dict[str, dict[str, Any]] = {
         "rce": {"_target_": "pdm_lightning.losses.ReverseCrossEntropy", "weight": 1.0},
         "siamese": {"_target_": "pdm_lightning.losses.Siamese", "weight": 1.0},
         "rvl": {"_target_": "pdm_lightning.losses.ReduceVariance", "weight": 0.1},
     }
+    if layers:
+        inner = "module.body.1" if kind == "grouped" else "module.body.stage2"
+        for name in ("siamese", "rvl"):
+            terms[name]["layers"] = {"embedding": 1.0, inner: 0.5}
     made["defense"] = {"use": list(terms), "readout": "reverse", "forward": forward, "term": terms}
     if kind == "distilled":
         term = {"_target_": "pdm_lightning.losses.Distillation", "temperature": 2.0}
@@ -132,6 +142,8 @@ SPECS = {
     "norms sgd": lambda: spec("norms", optimizer="SGD"),
     "grouped": lambda: spec("grouped"),
     "grouped separate": lambda: spec("grouped", "separate"),
+    "norms layers": lambda: spec("norms", layers=True),
+    "grouped layers separate": lambda: spec("grouped", "separate", layers=True),
     "distilled": lambda: spec("distilled"),
 }
 
@@ -139,7 +151,7 @@ SPECS = {
 def teacher() -> Classifier:
     """An untrained one, which errs."""
     torch.manual_seed(5)
-    return wrap(Double(1, 3), "body", 3).eval()
+    return Classifier.wrap(Double(1, 3), "body", 3).eval()
 
 
 def train(name: str, folder: Path, replica: Replica = ALONE) -> None:

@@ -19,6 +19,10 @@ GRIDS = (
     ("attack=none", "report.tables=[accuracy,ablation,gradients]", "report.figures=[gradients]"),
     ("attack=bim_010", "report.tables=[detection]", "report.figures=[walk,bandwidths]"),
     ("attack=fgsm", "attack.eps=0.0,0.1,0.2", "report.tables=[summary]", "report.figures=[curves,auc_eps]"),
+    (
+        *("attack=cw_converged", "attack.max_iterations=2,8", "attack.lr=0.1"),
+        *("report.tables=[summary]", "report.figures=[convergence]"),
+    ),
     ("attack=min_norm_l2", "report.tables=[bound]", "report.figures=[bound]"),
 )
 

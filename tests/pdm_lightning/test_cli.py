@@ -194,7 +194,7 @@ def test_module_is_the_command() -> None:
         ("rn", "unknown command 'rn': did you mean 'run'?"),
         (
             "frobnicate",
-            "unknown command 'frobnicate' (run, plan, check, report, tune, store, wandb, completion; "
+            "unknown command 'frobnicate' (run, plan, check, report, tune, compare, store, wandb, completion; "
             "pdml --help explains)",
         ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),

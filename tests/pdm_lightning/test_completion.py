@@ -19,7 +19,23 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pdml ", ["run", "plan", "check", "report", "tune", "store", "wandb", "completion"]),
+        (
+            "pdml ",
+            [
+                "run",
+                "plan",
+                "check",
+                "report",
+                "tune",
+                "compare",
+                "store",
+                "wandb",
+                "fit",
+                "detect",
+                "card",
+                "completion",
+            ],
+        ),
         ("pdml wandb ", ["sweep", "dashboard"]),
         ("pdml wandb sweep attack.e", ["attack.eps="]),
         ("pdml r", ["run", "report"]),
@@ -36,6 +52,10 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
         ("pdml store ls --sort ", ["kind", "size", "age"]),
         ("pdml store gc --", ["--help", "--keep", "--older-than", "--output", "--without-studies", "--yes"]),
         ("pdml store nonsense ", []),
+        ("pdml fit --det", ["--detector"]),
+        ("pdml fit --detector kd", ["kde", "kde_logits"]),
+        ("pdml detect --format ", ["csv", "jsonl"]),
+        ("pdml card --", ["--help", "--json"]),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
         ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),
@@ -77,6 +97,16 @@ def test_kinds_and_keys_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert candidates("pdml store ls paths.output=outputs score/3") == [f"score/{keys[1]}"]
     assert candidates("pdml store ls --output out") == ["outputs/"]
     assert candidates("pdml store ls paths.output=out") == ["paths.output=outputs/"]
+
+
+def test_files_of_a_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "guard.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    assert candidates("pdml detect g") == ["guard.safetensors"]
+    assert candidates("pdml detect guard.safetensors ") == ["guard.safetensors", "photos/"]
+    assert candidates("pdml fit --validation p") == ["photos/"]
+    assert candidates("pdml fit --name x") == []
 
 
 def test_parts_of_options_and_hydra_are_hidden() -> None:
@@ -123,7 +153,7 @@ def test_answers_do_not_wait_for_pytorch() -> None:
         "from pdm_lightning.cli import main\n"
         "from pdm_lightning.completion import candidates\n"
         "assert candidates('pdml run attack.e') == ['attack.eps=']\n"
-        "assert main(['--help']) == main(['completion', 'bash']) == 0\n"
+        "assert main(['--help']) == main(['completion', 'bash']) == main(['fit', '--help']) == 0\n"
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0

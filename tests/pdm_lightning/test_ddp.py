@@ -18,7 +18,16 @@ from pdm_lightning.seeding import derive
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.train import load_classifier
 
-NAMES = ["norms", "norms separate", "norms sgd", "grouped", "grouped separate", "distilled"]
+NAMES = [
+    "norms",
+    "norms separate",
+    "norms sgd",
+    "grouped",
+    "grouped separate",
+    "norms layers",
+    "grouped layers separate",
+    "distilled",
+]
 
 
 @pytest.fixture(scope="module")

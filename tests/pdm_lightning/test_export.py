@@ -35,7 +35,7 @@ from detection import (
 from detection.graph import EXPORTABLE
 from pdm_lightning import export
 from pdm_lightning.export import OUTPUTS, export_onnx, export_program
-from pdm_lightning.models import Classifier, wrap
+from pdm_lightning.models import Classifier
 
 torch.set_num_threads(1)
 
@@ -73,7 +73,7 @@ def classifier(readout: str = "direct") -> Classifier:
     net = nn.Sequential(*layers, nn.Linear(32, 6), nn.ReLU(), nn.Linear(6, CLASSES))
     with torch.no_grad():
         net(torch.rand(64, *SHAPE))  # statistics for the batch norm
-    return wrap(net, "6", CLASSES, readout, mean=0.4, std=0.3).eval()
+    return Classifier.wrap(net, "6", CLASSES, readout, mean=0.4, std=0.3).eval()
 
 
 def images(count: int, seed: int) -> Tensor:
@@ -297,7 +297,7 @@ def test_a_forward_that_looks_at_values_is_refused(tmp_path: Path) -> None:
             flat = x.flatten(1)
             return self.last(flat if float(flat.sum()) > 0 else -flat)
 
-    model = wrap(Choosy(), "last", CLASSES)
+    model = Classifier.wrap(Choosy(), "last", CLASSES)
     with pytest.raises(RuntimeError, match="PyTorch cannot follow the classifier") as caught:
         export_program(model, *fitted("msp"), images(2, 0), tmp_path / "watched.pt2")
     assert "\n" not in str(caught.value) and not (tmp_path / "watched.pt2").exists()

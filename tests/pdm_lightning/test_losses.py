@@ -194,10 +194,16 @@ def defense(name: str) -> dict:
     return merge(yaml.safe_load((CONF / "_terms.yaml").read_text()), own)
 
 
-ROWS = sorted(path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_"))
+ROWS = sorted(
+    path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_") and path.stem != "frozen"
+)
+PRINTED = ["pdm_printed", "pdm_algorithm1"]
+#: Those of the paper's future work have settings of their own, and their own tests: test_future_work.py.
+FUTURE = ["ce_input_gradient", "ce_jacobian", "large_margin", "pdm_jacobian", "pdm_layers", "rce_margin"]
+PAPER = [name for name in ROWS if name not in FUTURE]
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", PAPER)
 def test_each_defence_builds_and_trains_what_it_reads_out(name):
     spec = defense(name)
     loss = build_loss(spec)
@@ -217,7 +223,7 @@ def test_each_defence_builds_and_trains_what_it_reads_out(name):
 def test_rows_share_their_keys_and_weights():
     keys = {name: set(defense(name)) for name in ROWS}
     assert len(set(map(frozenset, keys.values()))) == 1
-    plain = [defense(name)["term"] for name in ROWS if name not in ("pdm_printed", "pdm_algorithm1")]
+    plain = [defense(name)["term"] for name in PAPER if name not in PRINTED]
     assert all(term == plain[0] for term in plain)
 
 

@@ -23,7 +23,7 @@ from attacks import BIM, FGSM
 from detection import KDE, View, auc
 from pdm_lightning.data import to_unit
 from pdm_lightning.losses import CombinedLoss, Siamese
-from pdm_lightning.models import Classifier, wrap
+from pdm_lightning.models import Classifier
 from pdm_lightning.report.figures import figure_csv
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.stages import bound, craft, features, layer_gradients, walk
@@ -155,7 +155,7 @@ def test_a_loss_of_pairs_counts_once_an_anchor() -> None:
     """|cos(a, b) - 0| of two images: its gradient at a is (b/|b| - cos a/|a|) / |a|, with the sign of cos."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), nn.Identity(), nn.Linear(3, 2))
-    model = wrap(network, "2", num_classes=2).eval()
+    model = Classifier.wrap(network, "2", num_classes=2).eval()
     x = torch.rand(4, 1, 2, 2)
     loss = CombinedLoss({"siamese": Siamese()}, {"siamese": 1.0})
     found = layer_gradients._measure(model, loss, x, torch.tensor([0, 1, 1, 0]), torch.tensor([False, False]))
@@ -169,7 +169,7 @@ def test_a_loss_of_pairs_counts_once_an_anchor() -> None:
 
 def test_layers_of_any_network() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    model = wrap(network, "1", num_classes=2)
+    model = Classifier.wrap(network, "1", num_classes=2)
     assert stages_of(model) == {"0": "module.0", "1": "module.1", "2": "module.2", "3": "module.3"}
     shared = nn.ReLU()
     twice = nn.Sequential(shared, nn.Flatten(), shared)
@@ -211,7 +211,7 @@ def test_only_an_attack_of_whole_batches_is_followed() -> None:
             task.logits(task.x[:1])
             return super().craft(task)
 
-    model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "0", num_classes=2)
+    model = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "0", num_classes=2)
     x, y, index = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64), torch.arange(3)
     with pytest.raises(ValueError, match="Dropping does not take one gradient of all images a step"):
         walk._steps(Dropping(), model, x, y, index, 0)
@@ -264,7 +264,8 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
     figures = {
         figure.name: list(csv.DictReader(io.StringIO(figure_csv(figure)))) for figure in result.figures
     }
-    assert set(figures) == {"gradients", "walk", "bandwidths", "curves", "auc_eps", "bound"}
+    names = {"gradients", "walk", "bandwidths", "curves", "auc_eps", "convergence", "bound"}
+    assert set(figures) == names
     labels = {label: name for name, label in result.labels["defense"].items()}
     rows = {(r.metric, r.defense, r.attack): r for r in result.rows}
     looked_at = 0
@@ -272,19 +273,19 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
         for point in figures[name]:
             if name == "auc_eps" and ("failures kept" in point["panel"]) != (metric == "auc_all"):
                 continue
-            attack = next(
-                r.attack
-                for r in result.rows
-                if r.attack.startswith("fgsm") and float(r.attack[9:-1]) == float(point["x"])
-            )
+            swept = [r.attack for r in result.rows if r.attack.startswith("fgsm")]
+            attack = next(name for name in swept if float(name[9:-1]) == float(point["x"]))
             row = rows[metric, labels[point["series"]], attack]
-            assert (float(point["y"]), float(point["low"]), float(point["high"])) == (
-                row.value,
-                row.ci_low,
-                row.ci_high,
-            )
+            drawn = tuple(float(point[name]) for name in ("y", "low", "high"))
+            assert drawn == (row.value, row.ci_low, row.ci_high)
             looked_at += 1
     assert looked_at > 20
+    longer = [point for point in figures["convergence"] if "share misclassified" in point["panel"]]
+    assert {point["x"] for point in longer} == {"2.0", "8.0"} and len(longer) == 6
+    for point in longer:
+        attack = f"cw_converged[lr=0.1,max_iterations={float(point['x']):g}]"
+        row = rows["misclassified_rate", labels[point["series"]], attack]
+        assert (float(point["y"]), float(point["low"])) == (row.value, row.ci_low)
     layers = ["input", "stem", "stage1", "stage2", "stage3", "embedding"]
     for point in figures["gradients"]:
         loss = "gradient_attack" if "attack loss" in point["panel"] else "gradient_train"

@@ -10,11 +10,11 @@ import torch
 import yaml
 from torch import nn
 
-from pdm_lightning.models import Classifier, ResNet, wrap
+from pdm_lightning.models import Classifier, ResNet
 from pdm_lightning.stages.build import build_classifier
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-FILES = sorted(CONF.glob("*.yaml"))
+FILES = sorted(CONF.glob("resnet*.yaml"))
 
 
 @pytest.mark.parametrize("preact", [False, True])
@@ -115,7 +115,7 @@ def foreign() -> nn.Module:
 
 def test_wrap_gives_the_named_layer_and_the_network_output():
     net = foreign()
-    model = wrap(net, "0.2", num_classes=3, readout="reverse")
+    model = Classifier.wrap(net, "0.2", num_classes=3, readout="reverse")
     x = torch.rand(5, 1, 8, 8)
     z, logits = model.embed_and_logits(x)
     assert torch.equal(z, net[0](x).flatten(1))
@@ -124,7 +124,7 @@ def test_wrap_gives_the_named_layer_and_the_network_output():
 
 
 def test_a_copy_of_a_wrapped_network_uses_its_own_weights():
-    model = wrap(foreign(), "0.2", num_classes=3)
+    model = Classifier.wrap(foreign(), "0.2", num_classes=3)
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -133,7 +133,7 @@ def test_a_copy_of_a_wrapped_network_uses_its_own_weights():
 
 
 def test_wrapped_embeddings_carry_gradients_and_errors_leave_no_hook():
-    model = wrap(foreign(), "0.2", num_classes=3)
+    model = Classifier.wrap(foreign(), "0.2", num_classes=3)
     x = torch.rand(2, 1, 8, 8, requires_grad=True)
     z, _ = model.embed_and_logits(x)
     assert torch.autograd.grad(z.sum(), x)[0].abs().sum() > 0
@@ -154,8 +154,8 @@ def test_wrapped_embeddings_carry_gradients_and_errors_leave_no_hook():
         lambda: Classifier(nn.Flatten(), 4, 2, readout="raw"),
         lambda: Classifier(nn.Flatten(), 4, 1),
         lambda: Classifier(nn.Flatten(), 4, 2, std=0.0),
-        lambda: wrap(foreign(), "fc", num_classes=3),
-        lambda: wrap(foreign(), "2", num_classes=4)(torch.rand(1, 1, 8, 8)),
+        lambda: Classifier.wrap(foreign(), "fc", num_classes=3),
+        lambda: Classifier.wrap(foreign(), "2", num_classes=4)(torch.rand(1, 1, 8, 8)),
     ],
 )
 def test_wrong_input_is_a_value_error_of_one_line(wrong):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pdm_lightning.report import Row, StudyResult, build_tables
-from pdm_lightning.report.results import cell_of
+from pdm_lightning.report.rows import cell_of
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import Entry, make_plan
@@ -28,13 +28,17 @@ def row(attack: str, metric: str, defense: str = "ce") -> Row:
     return Row(**common, **own, attack=attack, metric=metric, value=0.9, n=60)  # type: ignore[arg-type]
 
 
-def test_what_is_asked_for_in_the_order_of_the_cells() -> None:
+def test_what_is_asked_for_in_the_order_of_the_report() -> None:
     entries = [
         entry("a", ["joint", "summary"], ("tsne",)),
         entry("b", ["detection", "joint"], ("curves", "tsne")),
     ]
-    assert asked(entries, "tables") == ["joint", "summary", "detection"]
+    assert asked(entries, "tables") == ["detection", "joint", "summary"]
     assert asked(entries, "figures") == ["tsne", "curves"]
+    # all alike: as they ask
+    assert asked(entries[:1] * 2, "tables") == ["joint", "summary"]
+    # what the report does not know is told by whoever draws it
+    assert asked([*entries, entry("c", ["mine"])], "tables") == ["detection", "joint", "summary", "mine"]
     assert [in_figure(one, "curves") for one in entries] == [False, True]
 
 

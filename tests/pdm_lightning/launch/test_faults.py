@@ -20,7 +20,7 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
     """What the comparison looks at: a number, the weights, an artifact."""
     from dataclasses import replace
 
-    from pdm_lightning.report.results import Row, rows_to_csv
+    from pdm_lightning.report.rows import Row, rows_to_csv
     from pdm_lightning.store import Store
     from tests.integration.studies import differences
 

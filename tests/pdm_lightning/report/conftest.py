@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pdm_lightning.card import judge
+from pdm_lightning.card.evidence import Evidence
 from pdm_lightning.report import Failure, Figure, Row, StudyResult, build_tables
+from pdm_lightning.report.gallery import Example, Gallery, GalleryRow
 from pdm_lightning.report.tables import Table
 
 WHERE = {"model": "resnet8", "budget": "toy", "seed": 0}
@@ -83,6 +86,38 @@ def full_study() -> StudyResult:
     return study(rows, figures=figures(), failures=[failure], notes=["a note"], command="pdml run")
 
 
+def gallery(attack: str) -> Gallery:
+    """Two defences, of which one did not attack the third image."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in ("CE", "PDM"):
+        originals = rng.random((3, 16, 16, 3)).astype(np.float32)
+        changed = np.clip(originals + rng.uniform(-0.05, 0.05, originals.shape), 0, 1)
+        numbers = {"label": "3", "l2": 0.71, "linf": 0.05, "score": 2.0, "threshold": 1.5}
+        examples = [Example(a, b, predicted="8", **numbers) for a, b in zip(originals, changed, strict=True)]
+        rows.append(GalleryRow(label, [*examples[:2], None if label == "CE" else examples[2]]))
+    return Gallery(f"{attack} on MNIST", "Model ResNet-8.", [(4, "3"), (7, "3"), (11, "3")], rows)
+
+
+def rich_study() -> StudyResult:
+    """Many tables, with sections and gaps; figures of every kind; attacked images; a card; hostile names."""
+    result = full_study()
+    for data in ("digits", "mnist"):
+        for k, defense in enumerate(("ce", "pdm", "rce")):
+            common = {"detector": "", "bandwidth": "", "artifact": f"{k}123456789abcdef"}
+            for a, attack in enumerate(("fgsm_005", "cw", "50% & $x_1$ #{~^\\}")):
+                known = (0.9 - 0.1 * k + 0.01 * a, "ok") if (a, k) != (1, 0) else (None, "n/a")
+                result.rows.append(auc(data, defense, attack, known[0], status=known[1], threat="white_box"))
+                for metric, value in (("seconds", 3.0 + k), ("passes", 10.0), ("l2_mean", 0.5 + k)):
+                    result.rows.append(auc(data, defense, attack, value, metric=metric, **common))
+            for metric, value in (("seconds", 90.0 - k), ("images_seen", 1000.0)):
+                result.rows.append(accuracy(data, defense, value, metric=metric, **common))
+    result.card = judge(Evidence({}, [], []))
+    result.gallery = [gallery("FGSM-0.05"), gallery("C&W")]
+    result.settings = {"machines": "a processor, 2 threads", "long": "x" * 300}
+    return result
+
+
 def tables(rows: list[Row], kind: str = "") -> list[Table]:
     """The tables of attackers who know of the detector, all or those of one kind."""
     made = build_tables(study(rows, tables=["white_box", "black_box", "joint"]))
@@ -93,5 +128,11 @@ def tables(rows: list[Row], kind: str = "") -> list[Table]:
 def make() -> SimpleNamespace:
     """Builders of rows and studies."""
     return SimpleNamespace(
-        accuracy=accuracy, auc=auc, figures=figures, study=study, full_study=full_study, tables=tables
+        accuracy=accuracy,
+        auc=auc,
+        figures=figures,
+        study=study,
+        full_study=full_study,
+        rich_study=rich_study,
+        tables=tables,
     )

@@ -84,3 +84,9 @@ def test_a_deviation_has_the_digits_of_its_value():
 def test_an_unknown_metric_is_shown_in_words():
     assert formats.metric_label("new_score") == "new score"
     assert formats.metric_value("new_score", 0.5) == "0.500"
+
+
+def test_a_correlation_keeps_its_sign() -> None:
+    assert formats.metric_value("bound_rank", -0.2) == "-.200"
+    assert [formats.within("bound_rank", value) for value in (-1.3, -0.2, 1.2)] == [-1.0, -0.2, 1.0]
+    assert formats.metric_label("gradient_train:stage2") == "Gradient of the training loss at stage2"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdm_lightning.report.results import Row, read_csv
+from pdm_lightning.report.rows import Row, read_csv
 from tests.conftest import TINY
 from tests.pdm_lightning.tracking.wandb_files import OfflineRun, runs
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import auc
 
 from pdm_lightning.data import load_data
-from pdm_lightning.report.results import COLUMNS, Row
+from pdm_lightning.report.rows import COLUMNS, Row
 from pdm_lightning.store import Store
 from tests.pdm_lightning.tracking.conftest import Tracked
 from tests.pdm_lightning.tracking.wandb_files import OfflineRun

@@ -1,0 +1,162 @@
+"""Where a network's embedding is: the input of the last linear layer on the way to its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+#: So many images show which layer it is.
+_FEW = 2
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers, and convolutions of one pixel (SqueezeNet's head), by name, in the order of registration."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+        or (isinstance(layer, _ConvNd) and set(layer.kernel_size) == {1} and layer.groups == 1)
+    }
+
+
+def width(module: nn.Module) -> int:
+    """Classes of a network that has not run yet: outputs of the linear layer that was registered last.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    layers = list(linear_layers(module).values())
+    if not layers:
+        raise ValueError("the network has no linear layer that tells its classes: give num_classes=")
+    last = layers[-1]
+    return last.out_features if isinstance(last, nn.Linear) else int(last.out_channels)  # type: ignore[arg-type]
+
+
+def logits_of(output: Any) -> Tensor:
+    """Logits (N, K) of a network's output: a tensor, or an object with ``logits`` (Hugging Face, Inception).
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(found, Tensor) or found.dim() != 2:
+        what = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(output).__name__
+        raise ValueError(
+            f"the network's output is {what}, not logits (N, K): wrap a module that returns them"
+        )
+    return found
+
+
+def averaged(inputs: Tensor, layer: nn.Module) -> Tensor:
+    """Embeddings (N, d) of what goes into a linear layer, the mean over the positions that it looks at one by one.
+
+    A linear layer and a mean commute: where the positions' logits are averaged, these embeddings lead to them.
+    """
+    if isinstance(layer, nn.Linear):
+        return inputs.flatten(1, -2).mean(dim=1) if inputs.dim() > 2 else inputs
+    return inputs.flatten(2).mean(dim=2)
+
+
+def find_head(module: nn.Module, x: Tensor) -> str:
+    """Find the layer whose output becomes the logits: the last linear one that runs and leads to them.
+
+    Every linear layer's output is cut out of the gradient's graph, so that a gradient of the logits reaches those
+    outputs alone between which and the logits no further linear layer stands. Of these it is the only one with an
+    output a class, if what follows it treats all classes alike: where its outputs change places, the logits do. A
+    temperature or a softmax may follow; other weights may not.
+
+    Parameters
+    ----------
+    module
+        In whatever mode; it is asked in eval mode, and left as it was.
+    x
+        (N, C, H, W) as the network takes them; the first two are passed.
+
+    Returns
+    -------
+    str
+        Its name, as in ``module.named_modules()``.
+
+    Raises
+    ------
+    ValueError
+        If there is none or more than one.
+    """
+    layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
+    with _eval(module), torch.inference_mode(False), torch.enable_grad():
+        few = x.detach()[:_FEW].clone()
+        with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
+            raw = logits_of(module(few.clone()))
+        same = [name for name, out in calls if out.shape == raw.shape and torch.equal(out, raw)]
+        if same:
+            return same[-1]
+        outs = [out for _, out in calls]
+        reached = (
+            torch.autograd.grad(raw.sum(), outs, allow_unused=True) if outs and raw.requires_grad else ()
+        )
+        last = [call for call, gradient in zip(calls, reached, strict=False) if gradient is not None]
+        of_classes = {name for name, out in last if out.shape[_classes(layers[name])] == raw.shape[1]}
+        heads = [name for name in layers if name in of_classes]
+        if len(heads) == 1:
+            layer = layers[heads[0]]
+            with _hooked({layer: lambda _layer, _inputs, out: out.roll(1, dims=_classes(layer))}):
+                turned = logits_of(module(few))
+            if torch.allclose(turned, raw.roll(1, dims=1), rtol=1e-4, atol=1e-6):
+                return heads[0]
+            heads = []
+    raise ValueError(_advice(module, heads))
+
+
+def _classes(layer: nn.Module) -> int:
+    """Dimension of a linear layer's outputs."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def _cut(
+    calls: list[tuple[str, Tensor]], name: str, _layer: nn.Module, _inputs: Any, output: Tensor
+) -> Tensor:
+    """Note a layer's output, as a leaf; what goes on is a copy, which an activation in place may overwrite."""
+    leaf = output.detach().requires_grad_()
+    calls.append((name, leaf))
+    return leaf.clone()
+
+
+@contextmanager
+def _hooked(hooks: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+    """Have hooks change the outputs of layers for a while."""
+    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _advice(module: nn.Module, heads: list[str]) -> str:
+    leaves = [name for name, layer in module.named_modules() if name and not list(layer.children())]
+    some = f"name the layer whose output is the embedding, embedding='NAME': e.g. {', '.join(leaves[-8:])}"
+    if heads:
+        return f"{len(heads)} linear layers lead to the logits side by side ({', '.join(heads)}): {some}"
+    return f"no linear layer leads to the network's logits: {some}"
+
+
+@contextmanager
+def _eval(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; each part's own mode comes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

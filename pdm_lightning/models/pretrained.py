@@ -1,0 +1,203 @@
+"""Weights that a training starts from: read from a file without running any of it, and fitted into a network."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from pdm_lightning.models.classifier import Classifier
+from pdm_lightning.models.wrapped import WrappedClassifier
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+#: Where checkpoints keep the weights among other things.
+_INSIDE = ("state_dict", "model_state_dict", "model", "network", "net")
+
+
+def digest(path: str | Path) -> str:
+    """Hash a file's content: "sha256:" and 64 hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it cannot be read.
+    """
+    found = hashlib.sha256()
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise ValueError(
+            f"model.weights={path}: {error.strerror or error}: name a file of weights, DEFAULT or null"
+        ) from error
+    return f"sha256:{found.hexdigest()}"
+
+
+def read(path: str | Path) -> tuple[State, str]:
+    """Read weights from a safetensors file, or a checkpoint of PyTorch's (``weights_only``: no code of it runs).
+
+    Returns
+    -------
+    state : dict of str to Tensor
+    readout : {"direct", "reverse"}
+        Of the network that these are the weights of; "direct" where the file does not say.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else.
+    """
+    path = Path(path).expanduser()
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                told = (file.metadata() or {}).get("readout", "direct")
+                return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118
+        with warnings.catch_warnings():  # what is odd about a file is an error or nothing
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than weights, and no code of a file is run: save the weights alone, with "
+            "torch.save(net.state_dict(), ...)"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} cannot be read as weights ({reason}): name a .safetensors or .pt file"
+        ) from error
+    return _tensors(held, path), "direct"
+
+
+def _tensors(held: Any, path: Path) -> State:
+    for key in _INSIDE:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise ValueError(f"{path} holds no table of weights: torch.save(net.state_dict(), ...) makes one")
+    return {str(key): value for key, value in held.items()}
+
+
+def load(
+    classifier: Classifier, state: Mapping[str, Tensor], readout: str = "direct", *, fresh: bool = True
+) -> None:
+    """Put weights into a classifier, whose predictions are then those of the network that they come from.
+
+    Keys may have a prefix (``module.``, ``model.``, ``net.``), which is found. A head of another number of classes
+    keeps its fresh weights, and a warning says so. A head that was trained for the other readout changes its sign.
+
+    Parameters
+    ----------
+    classifier
+        Changed in place.
+    state
+        By name; those of a wrapped network are its own names.
+    readout
+        Of the network that these are the weights of.
+    fresh
+        Whether a head may stay fresh.
+
+    Raises
+    ------
+    ValueError
+        In one line, with the first names that do not fit.
+    """
+    target: nn.Module = classifier.module if isinstance(classifier, WrappedClassifier) else classifier
+    own = target.state_dict()
+    found, heads = fitted(own, state, classifier.num_classes)
+    if heads and not fresh:
+        raise ValueError(
+            f"model.weights: {heads[0]} has {len(found[heads[0]])} classes, the data {classifier.num_classes}, and "
+            "without a training a fresh head stays as it is: use weights of these classes, or a defence that trains"
+        )
+    if heads:
+        log.warning(
+            "model.weights: %s has %d classes, the data %d: it starts fresh",
+            heads[0].rpartition(".")[0],
+            len(found[heads[0]]),
+            classifier.num_classes,
+        )
+    target.load_state_dict(own | {name: value for name, value in found.items() if name not in heads})
+    if not heads and readout != classifier.speaks:
+        _turn(classifier)
+
+
+@torch.no_grad()
+def _turn(classifier: Classifier) -> None:
+    """Change the sign of the logits: a readout of the other kind gives the same again."""
+    if isinstance(classifier, WrappedClassifier):
+        raise ValueError(
+            f"model.weights are not of a {classifier.speaks} readout, as the network is: use others"
+        )
+    classifier.head.weight.neg_()
+    classifier.head.bias.neg_()
+
+
+def fitted(own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int) -> tuple[State, list[str]]:
+    """Weights by the names of a network, and the names of those that are of a head of another number of classes.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes do not fit.
+    """
+    prefix = _prefix(own, state)
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    missing, unknown = (
+        {
+            name for name in one if name not in other and not name.endswith("num_batches_tracked")
+        }  # old ones lack it
+        for one, other in ((own, found), (found, own))
+    )
+    if missing or unknown:
+        both = {"missing": missing, "unknown": unknown}
+        parts = [f"{len(names)} {what} ({_some(names)})" for what, names in both.items() if names]
+        raise ValueError(f"model.weights do not fit the network: {' and '.join(parts)}: is it another arch?")
+    apart = [name for name in own if name in found and found[name].shape != own[name].shape]
+    heads = [name for name in apart if _is_head(own[name], found[name], classes)]
+    wrong = [name for name in apart if name not in heads]
+    if wrong:
+        shapes = f"{tuple(found[wrong[0]].shape)} for {tuple(own[wrong[0]].shape)}"
+        raise ValueError(
+            f"model.weights do not fit the network: {len(wrong)} of another shape ({_some(wrong)}: {shapes}): "
+            "is it another arch, or are the images of other channels or another size?"
+        )
+    return {name: value for name, value in found.items() if name in own}, heads
+
+
+def _is_head(own: Tensor, found: Tensor, classes: int) -> bool:
+    return own.dim() == found.dim() > 0 and len(own) == classes and own.shape[1:] == found.shape[1:]
+
+
+def _prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What stands before the network's own names in most of a checkpoint's."""
+    shared: dict[str, int] = {}
+    for name in state:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in own:
+                prefix = "".join(f"{part}." for part in parts[:start])
+                shared[prefix] = shared.get(prefix, 0) + 1
+    return max(shared, key=lambda prefix: (shared[prefix], -len(prefix)), default="")
+
+
+def _some(names: Sequence[str] | set[str]) -> str:
+    first = sorted(names)[:3] if isinstance(names, set) else list(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
+
+
+def as_metadata(classifier: Classifier) -> dict[str, str]:
+    """What a file of a classifier's weights says besides: the readout of the network alone."""
+    return {"readout": classifier.speaks}

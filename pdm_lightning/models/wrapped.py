@@ -1,0 +1,119 @@
+"""Any network as a classifier with an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdm_lightning.models.classifier import Classifier
+from pdm_lightning.models.head import averaged, find_head, linear_layers, logits_of, width
+
+
+class WrappedClassifier(Classifier):
+    """Any classifier network; its embedding is the output of one of its layers, or the input of its head.
+
+    Built by :meth:`Classifier.wrap`, which see.
+
+    Parameters
+    ----------
+    module, embedding, num_classes, readout, mean, std
+        See :meth:`Classifier.wrap`.
+    negate
+        With a reverse readout: the network's own output is the readout, and the loss sees its negative. A network that
+        was trained directly then starts with the predictions that it had, and its module can be used without this
+        class. False: its output is the raw logits.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        embedding: str | None = None,
+        num_classes: int | None = None,
+        readout: str = "direct",
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        negate: bool = False,
+    ) -> None:
+        nn.Module.__init__(self)
+        self._setup(width(module) if num_classes is None else num_classes, readout, mean, std)
+        _check_dtype(module)
+        names = [name for name, _ in module.named_modules() if name]
+        if embedding is None and not linear_layers(module):
+            raise ValueError(
+                "the network has no linear layer whose input could be the embedding: name the layer whose output is, "
+                f"embedding='NAME' (model.embedding=NAME): e.g. {', '.join(names[-8:])}"
+            )
+        if embedding is not None and embedding not in names:
+            raise ValueError(f"the network has no layer {embedding!r}: choose e.g. {', '.join(names[-12:])}")
+        self.module, self.embedding, self.found = module, embedding, ""
+        self.negate = negate and readout == "reverse"
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The embedding layer, where one is named; what goes into the head, no faster copy changes."""
+        return () if self.embedding is None else (f"module.{self.embedding}",)
+
+    @property
+    def speaks(self) -> str:
+        """The readout of the network alone: "direct" or "reverse"."""
+        return "direct" if self.negate else self.readout
+
+    def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give embeddings (N, d) and raw logits (N, K).
+
+        Raises
+        ------
+        ValueError
+            If the layer is not found or does not run once, the network's output is not (N, K), or the images'
+            channels do not fit.
+        """
+        x = self.centre(x)
+        name = self._layer(x)
+        layer, caught = self.module.get_submodule(name), list[Any]()
+        # hooked for this call alone: a hook that stays would point to the original after a deep copy
+        if self.embedding is None:
+            handle = layer.register_forward_pre_hook(
+                lambda _layer, args, kwargs: caught.append(args[0] if args else kwargs["input"]),
+                with_kwargs=True,
+            )
+        else:
+            # a copy: an activation in place may follow
+            handle = layer.register_forward_hook(lambda _layer, _args, output: caught.append(_copied(output)))
+        try:
+            output = logits_of(self.module(x))
+        finally:
+            handle.remove()
+        if len(caught) != 1 or not isinstance(caught[0], Tensor):
+            what = f"ran {len(caught)} times" if len(caught) != 1 else f"gives a {type(caught[0]).__name__}"
+            raise ValueError(
+                f"layer {name!r} {what}: name one that gives a tensor, once a pass: embedding='NAME'"
+            )
+        if output.shape[1] != self.num_classes:
+            raise ValueError(
+                f"the network's output is {tuple(output.shape)}, not (N, {self.num_classes}): "
+                f"mend its head, or give num_classes={output.shape[1]}"
+            )
+        z = averaged(caught[0], layer) if self.embedding is None else caught[0].flatten(1)
+        return z, -output if self.negate else output
+
+    def _layer(self, x: Tensor) -> str:
+        """Name of the layer that is looked at; the head is found on the first pass of images."""
+        if self.embedding is None and not self.found:
+            self.found = find_head(self.module, x)
+        return self.found if self.embedding is None else self.embedding
+
+
+def _copied(output: Any) -> Any:
+    return output.clone() if isinstance(output, Tensor) else output
+
+
+def _check_dtype(module: nn.Module) -> None:
+    halves = {p.dtype for p in module.parameters()} & {torch.float16, torch.bfloat16}
+    if halves:
+        raise ValueError(
+            f"the network's weights are {str(halves.pop()).removeprefix('torch.')}, and gradients and densities of "
+            "embeddings need float32: call module.float() first"
+        )

@@ -1,0 +1,151 @@
+"""``pdml detect``: images in, a line for each out, as they are scored."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from pdm_lightning.durable import replacing
+from pdm_lightning.guard import Guard, Limits, Scored
+from pdm_lightning.guard.picture import SUFFIXES
+from pdm_lightning.guard.source import decoded
+from pdm_lightning.guard.walk import find_images
+from pdm_lightning.progress import Progress
+from pdm_lightning.spoken import several
+from pdm_lightning.study.guard_fit import device_of, unreadable, writable
+from pdm_lightning.study.guard_models import imported
+from pdm_lightning.study.guard_words import parse
+
+COLUMNS = ("file", "predicted", "probability", "score", "p_value", "flagged")
+Write = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Count:
+    """Images that were scored, flagged, and not read."""
+
+    scored: int = 0
+    flagged: int = 0
+    unreadable: int = 0
+
+
+def detect(words: Sequence[str]) -> int:
+    """Carry out ``pdml detect``; the exit status is told in its help.
+
+    Raises
+    ------
+    ValueError, OSError
+        In one line, for what cannot be met.
+    """
+    given = parse("detect", words)
+    if given is None:
+        return 0
+    output = _output(given)
+    device = device_of(given)
+    guard = Guard.load(given.file, imported(given.imported) if given.imported else None).to(device)
+    threshold = guard.threshold if given.threshold is None else given.threshold
+    rate = guard.fpr if given.threshold is None else None
+    if given.fpr is not None:
+        threshold, rate = guard.threshold_at(given.fpr), given.fpr
+    count = Count()
+    try:
+        with warnings.catch_warnings(), _opened(output) as stream:
+            warnings.filterwarnings("ignore", module="PIL")
+            _run(guard, given, threshold, stream, count)
+    except KeyboardInterrupt:
+        left = f"; what was scored is in {output}.new" if output else ""
+        print(f"pdml: stopped after {several(count.scored, 'image')}{left}", file=sys.stderr)
+        return 130
+    if not count.scored and not count.unreadable:
+        raise FileNotFoundError(f"no images in {' '.join(given.images)}")
+    print(_summary(count, rate), file=sys.stderr)
+    return 3 if given.fail_on_flag and count.flagged else int(count.unreadable > 0)
+
+
+def _output(given: argparse.Namespace) -> Path | None:
+    """Where to write; neither the guard nor an image is overwritten."""
+    if given.output is None:
+        return None
+    path = writable(Path(given.output))
+    if path.exists() and os.path.samefile(path, given.file):
+        raise ValueError(f"--output {path} is the guard itself: name another file")
+    if path.suffix.lower() in SUFFIXES:
+        raise ValueError(f"--output {path} would be an image: name a .csv or .jsonl file")
+    return path
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or the file, which gets its name when it is whole; names need not be UTF-8."""
+    if output is None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="surrogateescape")
+        yield sys.stdout
+        return
+    with (
+        replacing(output) as new,
+        new.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        yield file
+
+
+def _run(guard: Guard, given: argparse.Namespace, threshold: float, stream: TextIO, count: Count) -> None:
+    write = _csv(stream) if given.format == "csv" else _jsonl(stream)
+    listed = (os.fsdecode(line) for line in sys.stdin.buffer) if "-" in given.images else iter(())
+    paths = enumerate(find_images(given.images, listed))
+    with Progress(None, "images") as progress:
+        for part in decoded(paths, guard.preprocessing, given.batch, Limits(pixels=given.max_pixels)):
+            good = [(path, image) for _, path, image in part if isinstance(image, Tensor)]
+            if good:
+                images = torch.stack([image for _, image in good])
+                scored = guard.score(images, threshold=threshold, batch=given.batch)
+                for row in _rows([path for path, _ in good], scored, guard.classes):
+                    write(row)
+                stream.flush()
+                count.scored += len(scored)
+                count.flagged += int(scored.flagged.sum())
+            for _, path, error in part:
+                if not isinstance(error, Tensor):
+                    unreadable(path, str(error))
+                    count.unreadable += 1
+            progress.update(len(part), flagged=count.flagged)
+
+
+def _rows(paths: Sequence[str], scored: Scored, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    columns = (scored.predicted, scored.probability, scored.score, scored.p_value, scored.flagged)
+    for path, values in zip(paths, zip(*(column.tolist() for column in columns), strict=True), strict=True):
+        yield dict(zip(COLUMNS, (path, classes[values[0]], *values[1:]), strict=True))
+
+
+def _csv(stream: TextIO) -> Write:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+
+    def write(row: dict[str, Any]) -> None:
+        shown = [str(value).lower() if isinstance(value, bool) else value for value in row.values()]
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in shown])
+
+    return write
+
+
+def _jsonl(stream: TextIO) -> Write:
+    return lambda row: print(json.dumps(row), file=stream)
+
+
+def _summary(count: Count, rate: float | None) -> str:
+    usual = "" if rate is None else f"; of clean images about {100 * rate:g} % are"
+    share = f" ({100 * count.flagged / count.scored:.1f} %{usual})" if count.scored else ""
+    lost = f", {count.unreadable} unreadable" if count.unreadable else ""
+    return f"{several(count.scored, 'image')}, {count.flagged} flagged{share}{lost}"

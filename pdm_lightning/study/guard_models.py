@@ -1,0 +1,238 @@
+"""The classifier that ``pdml fit`` is asked to guard: of the store, of a library, or of the user's own code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pdm_lightning.guard.architecture import Architecture
+from pdm_lightning.models import Classifier
+from pdm_lightning.stages.context import open_classifier
+from pdm_lightning.store import Store
+
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier and what is known of its images.
+
+    Attributes
+    ----------
+    classifier : Classifier
+    classes : list of str or None
+        Names, where they are known.
+    size : tuple of int
+        (H, W).
+    channels : int
+    resize : str
+    architecture : str or None
+        "torchvision/resnet18"; None where it is to be found.
+    """
+
+    classifier: Classifier
+    classes: list[str] | None
+    size: tuple[int, int]
+    channels: int
+    resize: str
+    architecture: str | None
+
+
+def open_model(
+    given: argparse.Namespace, key: str, names: Sequence[str] | None, folders: int | None
+) -> Model:
+    """Open the classifier that the words ask for.
+
+    Parameters
+    ----------
+    given : argparse.Namespace
+        See `pdm_lightning.study.guard_words`.
+    key : str
+        Of the store; empty where a flag names the model.
+    names : sequence of str, optional
+        Class names that were typed.
+    folders : int, optional
+        How many class folders the images have.
+
+    Raises
+    ------
+    ValueError
+        In one line, for what cannot be met.
+    """
+    if key:
+        return _stored(given, key, names)
+    if given.imported:
+        made = imported(given.imported)
+        if isinstance(made, Classifier):
+            _refuse(given, ("embedding", "mean", "std"), "belongs to the Classifier, which has its own")
+        _load_weights(made, given.weights)
+        return _wrapped(given, made, names, None, (0.0, 1.0), "stretch")
+    source = "torchvision" if given.torchvision else "timm"
+    network = _of_library(given, source, len(names) if names else folders)
+    config = getattr(network, "pretrained_cfg", None) or {}
+    pixels = (list(config.get("mean", IMAGENET[0])), list(config.get("std", IMAGENET[1])))
+    if given.channels == 1:
+        pixels = ([sum(pixels[0]) / 3], [sum(pixels[1]) / 3])
+    return _wrapped(given, network, names, f"{source}/{given.torchvision or given.timm}", pixels, "crop")
+
+
+def _stored(given: argparse.Namespace, key: str, names: Sequence[str] | None) -> Model:
+    fixed = ("weights", "embedding", "mean", "std", "channels", "size")
+    _refuse(given, fixed, "belongs to the trained model, which has its own")
+    artifact = Store(Path(given.store) / "store").find(key)
+    if artifact.kind not in ("train", "proxy"):
+        raise ValueError(
+            f"{artifact.kind}/{artifact.key} is no trained model: pdml store ls train lists them"
+        )
+    told = artifact.json("data.json")
+    channels, height, width = told["shape"]
+    classes = list(names) if names else [str(name) for name in told["classes"]]
+    return Model(
+        open_classifier(artifact), classes, (height, width), channels, given.resize or "stretch", None
+    )
+
+
+def _refuse(given: argparse.Namespace, fixed: Sequence[str], why: str) -> None:
+    odd = [name for name in fixed if getattr(given, name) is not None]
+    if odd:
+        raise ValueError(f"--{odd[0]} {why}: leave it out")
+
+
+def imported(word: str) -> nn.Module:
+    """Make the network of ``package.module:function``, which the user typed: this runs the user's code.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such function, or it makes no network.
+    """
+    module, colon, name = word.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"--import {word}: write package.module:function")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--import {word}: {error}") from error
+    made = found if isinstance(found, nn.Module) else found()
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"--import {word}: this makes a {type(made).__name__}, and no torch.nn.Module")
+    return made
+
+
+def _of_library(given: argparse.Namespace, source: str, count: int | None) -> nn.Module:
+    name, weights = given.torchvision or given.timm, given.weights or "pretrained"
+    channels = given.channels or 3
+    if weights == "pretrained":
+        network = _pretrained(source, name, channels)
+        classes = _outputs(network, given.size or (224, 224), channels)
+        if count is not None and count < classes and given.classes:
+            raise ValueError(f"--classes: {count} names, the pretrained {name} has {classes} classes")
+        return network
+    state = None if weights == "random" else _state(Path(weights))
+    outputs = len(list(state.values())[-1]) if state else count or 1000
+    if state:
+        # the last tensor of the network's own order is the head's; a file's order is another
+        last = list(Architecture.named(f"{source}/{name}", 1000, channels).build().state_dict())[-1]
+        outputs = len(state[last]) if last in state and state[last].dim() else outputs
+    network = Architecture.named(f"{source}/{name}", outputs, channels).build()
+    if state:
+        _take(network, state, weights)
+    return network
+
+
+def _pretrained(source: str, name: str, channels: int) -> nn.Module:
+    """Have the library fetch its own weights."""
+    Architecture.named(f"{source}/{name}", 1000, channels)  # the name is in its list
+    try:
+        if source == "timm":
+            import timm
+
+            return timm.create_model(name, pretrained=True, in_chans=channels)  # type: ignore[no-any-return]
+        import torchvision.models
+
+        return torchvision.models.get_model(name, weights="DEFAULT")  # type: ignore[no-any-return]
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the pretrained weights of {name} cannot be had ({' '.join(str(error).split())[:120]}): "
+            "give --weights FILE, or --weights random for a trial"
+        ) from error
+
+
+def _load_weights(network: nn.Module, weights: str | None) -> None:
+    if weights not in (None, "random"):
+        _take(network, _state(Path(str(weights))), str(weights))
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
+        raise ValueError(
+            f"--weights {path}: such a file is a pickle, which can run code: save its state_dict with "
+            "safetensors.torch.save_file, and give that"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"--weights {path}: no such file (or pretrained, or random)")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"--weights {path} is no safetensors file: {error}") from error
+
+
+def _take(network: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ValueError(f"--weights {path} do not fit: {' '.join(lines[1:2] or lines)[:200]}") from error
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, size: tuple[int, int], channels: int) -> int:
+    try:
+        found = network.eval()(torch.zeros(1, channels, *size))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the network does not take images of {channels} x {size[0]} x {size[1]} ({told}): give --size, --channels"
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.dim() != 2:
+        raise ValueError("the network's output is no (N, K) tensor of logits: wrap it so that it is")
+    return found.shape[1]
+
+
+def _wrapped(
+    given: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str] | None,
+    architecture: str | None,
+    pixels: tuple[Any, Any],
+    resize: str,
+) -> Model:
+    size, channels = given.size or (224, 224), given.channels or 3
+    count = _outputs(network, size, channels)
+    if names and len(names) != count:
+        raise ValueError(f"--classes: {len(names)} names, the network has {count} outputs")
+    classifier = network
+    if not isinstance(network, Classifier):
+        mean = pixels[0] if given.mean is None else given.mean
+        std = pixels[1] if given.std is None else given.std
+        classifier = Classifier.wrap(network, given.embedding, count, "direct", mean, std)
+    assert isinstance(classifier, Classifier)
+    return Model(
+        classifier.eval(),
+        list(names) if names else None,
+        size,
+        channels,
+        given.resize or resize,
+        architecture,
+    )
