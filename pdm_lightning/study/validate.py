@@ -176,6 +176,8 @@ def _model(config: Config, place: str = "model") -> None:
     for key in ("embedding", "weights"):
         if key in model:
             text(config, f"{place}.{key}", optional=True)
+    if model.get("target", "") is None:
+        raise ValueError(f"{place}.target=null: a dotted path needed, as {place}.target=my_package.make_net")
     known = library_of(model)
     with built(place, model):
         if known is not None:

@@ -243,5 +243,5 @@ def test_searchpath_of_the_user(tmp_path: Path) -> None:
 
 def test_glob_leaves_out_what_is_only_a_part() -> None:
     names = {cell.config["defense"]["name"] for cell in ask("plan", ["-m", "defense=glob(*)"])}
-    assert len(names) == 10
+    assert len(names) == 11
     assert "_terms" not in names
