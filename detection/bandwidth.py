@@ -52,10 +52,9 @@ def by_validation(kernels: Sequence[Tensor], points: Sequence[Tensor]) -> float:
     ValueError
         Without any point, or where every point coincides with a kernel (the likelihood is unbounded).
     """
-    step = _stride(len(p) * len(k) for p, k in zip(points, kernels, strict=True))
-    squares = [
-        _exact_squares(p[::step], k) for p, k in zip(points, kernels, strict=True) if len(p) and len(k)
-    ]
+    pairs = [(p, k) for p, k in zip(points, kernels, strict=True) if len(p) and len(k)]
+    step = _stride(len(p) * len(k) for p, k in pairs)
+    squares = _tables([(p[::step], k) for p, k in pairs])
     if not squares:
         raise ValueError(
             "bandwidth 'validation' needs validation embeddings: "
@@ -115,11 +114,18 @@ def mean_log_likelihood(
     return total / sum(len(s) for s in squares)
 
 
-def _exact_squares(points: Tensor, kernels: Tensor) -> Tensor:
-    # direct differences: coinciding points give an exact 0; cdist's root does no harm without a gradient
-    squares = torch.cdist(points.double(), kernels.double(), compute_mode=_EXACT).square_()
-    mapped.release(kernels)
-    return squares
+def _tables(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Squared distances (N_c, M_c) float64 of each pair's points from its kernels."""
+    # in one piece of memory: kept ones between the casts of large kernels would tear the heap into useless holes
+    sizes = [len(points) * len(kernels) for points, kernels in pairs]
+    memory = torch.empty(sum(sizes), dtype=torch.float64, device=pairs[0][1].device if pairs else None)
+    tables = []
+    for (points, kernels), part in zip(pairs, memory.split(sizes), strict=True):
+        # direct differences: coinciding points give an exact 0; cdist's root does no harm without a gradient
+        distances = torch.cdist(points.double(), kernels.double(), compute_mode=_EXACT)
+        tables.append(torch.mul(distances, distances, out=part.view(distances.shape)))
+        mapped.release(kernels)
+    return tables
 
 
 def _stride(tables: Iterable[int]) -> int:
@@ -128,12 +134,12 @@ def _stride(tables: Iterable[int]) -> int:
 
 
 def _own_squares(kernels: Sequence[Tensor], rule: str) -> list[Tensor]:
-    step, squares = _stride(len(k) ** 2 for k in kernels), []
-    for own in (k for k in kernels if len(k) > 1):
-        table = _exact_squares(own[::step], own)
+    groups = [k for k in kernels if len(k) > 1]
+    step = _stride(len(k) ** 2 for k in groups)
+    squares = _tables([(own[::step], own) for own in groups])
+    for table in squares:
         rows = torch.arange(len(table), device=table.device)
         table[rows, rows * step] = math.inf
-        squares.append(table)
     if not squares:
         raise ValueError(
             f"bandwidth {rule!r} needs a class with two kernels: raise kernels_per_class or give a number"
