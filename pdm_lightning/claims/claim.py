@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pdm_lightning.claims.found import Of
 from pdm_lightning.claims.kinds import Kind, Within
-from pdm_lightning.claims.place import ROLES, Of, Place, places
-from pdm_lightning.claims.verdicts import NOT_MEASURED, REFUTED, REPRODUCED, UNDECIDED, Judged, Part, combine
+from pdm_lightning.claims.place import ROLES, Place, places
+from pdm_lightning.claims.verdicts import (
+    NOT_MEASURED,
+    REFUTED,
+    REPRODUCED,
+    UNDECIDED,
+    Judged,
+    Part,
+    combine,
+    corrected,
+)
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.formats import published_fraction
 from pdm_lightning.report.published import paper_value
@@ -32,9 +42,8 @@ class Claim:
     needs : str
         The words after ``pdml run`` that measure it.
     on : tuple of str
-        Those of the paper's data sets that it speaks of.
-    only : bool
-        Judged on no other data: for what the paper prints as numbers, or says of one data set and not of the other.
+        Those of the paper's data sets that it speaks of. What the paper says of one of them alone, as it does where the
+        two disagree and where it prints a number, is judged on no other data.
     """
 
     id: str
@@ -44,11 +53,15 @@ class Claim:
     kinds: tuple[Kind, ...]
     needs: str
     on: tuple[str, ...] = PAPER
-    only: bool = False
+
+    @property
+    def general(self) -> bool:
+        """Whether the paper says it of all its data."""
+        return self.on == PAPER
 
     def speaks_of(self, data: str) -> bool:
-        """Whether it is judged on a data set: those it names, and, unless `only`, any that the paper did not try."""
-        return data in self.on or (not self.only and data not in PAPER)
+        """Whether it is judged on a data set: those it names; if `general`, any that the paper did not try."""
+        return data in self.on or (self.general and data not in PAPER)
 
 
 def printed(of: Of, data: str, margin: float, *, relative: bool = False) -> Within:
@@ -116,20 +129,23 @@ def _judge(claim: Claim, known: list[Place]) -> list[Judged]:
 
 
 def _at(claim: Claim, place: Place) -> Judged:
-    parts = [part for kind in claim.kinds for part in kind.parts(place)]
+    parts = corrected([part for kind in claim.kinds for part in kind.parts(place)])
     verdict = combine(parts)
     data, model = place.label("data", place.data), place.label("model", place.model)
     says = _absent(claim, parts) if verdict == NOT_MEASURED else _line(parts, verdict)
-    if place.data not in PAPER:
+    other = place.data not in PAPER
+    if other:
         says = f"On {data}, which the paper did not try: {says}"
     budget = place.label("budget", place.budget)
-    return Judged(claim.id, claim.section, claim.where, claim.says, data, model, budget, verdict, says, parts)
+    return Judged(
+        claim.id, claim.section, claim.where, claim.says, data, model, budget, verdict, says, parts, other
+    )
 
 
 def _absent(claim: Claim, parts: list[Part]) -> str:
     """What failed or was refused, and what measures it."""
     states = dict.fromkeys(part.says for part in parts if part.says)
-    data = f" data={','.join(claim.on)}" if claim.only else ""
+    data = f" data={','.join(claim.on)}" if not claim.general else ""
     return "; ".join([*states, f"needs pdml run {claim.needs}{data}"])
 
 

@@ -2,8 +2,12 @@
 
 All are 95 % intervals. Two measures are combined as if they were independent, by the distances from each value to its
 own bounds (MOVER; Zou and Donner, Statistics in Medicine 2008), which keeps the skew of a rate near 0 or 1. Measures of
-one study mostly share their images, which makes the true interval of a difference shorter: a verdict is then harder to
-reach, never easier. Several seeds are paired instead.
+one study mostly share their images; where that makes them rise and fall together, the true interval of a difference is
+shorter. How often a claim of many comparisons is wrongly refuted is another matter: see `verdicts.corrected`.
+
+Of several seeds there are two intervals: Student's t over the seeds (paired, for a difference), which is of other
+trainings on these images, and the images' own, which is of other images. Claims take both together, from the lower to
+the upper end: that of two or three seeds is short by chance too often to decide alone.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+
+from scipy.special import stdtr
 
 from pdm_lightning.claims.verdicts import REFUTED, REPRODUCED, UNDECIDED
-from pdm_lightning.report.cells import t_quantile
+from pdm_lightning.report.cells import alike, t_quantile
 
 TAIL = 0.025
 """Probability beyond each end of an interval."""
@@ -21,11 +28,15 @@ TAIL = 0.025
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the ends of its interval, which are None where none is known."""
+    """A value with the ends of its interval, which are None where none is known.
+
+    `freedom` has the degrees of freedom of Student's t where the interval is one of several seeds.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    freedom: int | None = None
 
     @property
     def known(self) -> bool:
@@ -44,7 +55,8 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
         return Estimate(value)
     down = math.hypot(max(a.value - a.low, 0.0), max(b.high - b.value, 0.0))
     up = math.hypot(max(a.high - a.value, 0.0), max(b.value - b.low, 0.0))
-    return Estimate(value, value - down, value + up)
+    freedom = min((one.freedom for one in (a, b) if one.freedom is not None), default=None)
+    return Estimate(value, value - down, value + up, freedom)
 
 
 def logarithm(a: Estimate) -> Estimate:
@@ -58,22 +70,32 @@ def logarithm(a: Estimate) -> Estimate:
     if a.low is None or a.high is None:
         return Estimate(math.log(a.value))
     low = math.log(a.low) if a.low > 0 else -math.inf
-    return Estimate(math.log(a.value), low, math.log(a.high))
+    return Estimate(math.log(a.value), low, math.log(a.high), a.freedom)
 
 
 def exponential(a: Estimate) -> Estimate:
     """Undoes `logarithm`."""
     if a.low is None or a.high is None:
         return Estimate(math.exp(a.value))
-    return Estimate(math.exp(a.value), math.exp(a.low), math.exp(a.high))
+    return Estimate(math.exp(a.value), math.exp(a.low), math.exp(a.high), a.freedom)
 
 
 def mean(values: Sequence[float]) -> Estimate:
     """Mean of two or more values with Student's t interval, which needs them to differ."""
     centre = math.fsum(values) / len(values)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    if alike(centre, spread):
+        return Estimate(centre)
     half = t_quantile(1 - TAIL, len(values) - 1) * spread / math.sqrt(len(values))
-    return Estimate(centre, centre - half, centre + half) if spread else Estimate(centre)
+    return Estimate(centre, centre - half, centre + half, len(values) - 1)
+
+
+def wider(seeds: Estimate, images: Estimate) -> Estimate:
+    """The value of `seeds` from the lower of the two lower ends to the upper of the upper; of the one known, else."""
+    if not images.known:
+        return seeds
+    ends = [end for one in (seeds, images) for end in (one.low, one.high) if end is not None]
+    return Estimate(seeds.value, min(ends), max(ends), seeds.freedom)
 
 
 def from_edge(n: int) -> float:
@@ -97,3 +119,23 @@ def decide(found: Estimate, least: float, most: float, *, strict: bool = False) 
         return REFUTED
     inside = least < low and high < most if strict else least <= low and high <= most
     return REPRODUCED if inside else UNDECIDED
+
+
+def p_outside(found: Estimate, least: float, most: float) -> float | None:
+    """Two-sided p-value of lying in [least, most]: that at which the interval, stretched, would just reach it.
+
+    Stretched by the normal distribution, or by Student's t. 1 for a value inside; None without an interval. Below .05
+    where `decide` refutes.
+    """
+    if found.low is None or found.high is None:
+        return None
+    below = found.value < least
+    away = least - found.value if below else found.value - most
+    arm = found.high - found.value if below else found.value - found.low
+    if away <= 0:
+        return 1.0
+    if arm <= 0:
+        return 0.0
+    if found.freedom is None:
+        return 2 * NormalDist().cdf(NormalDist().inv_cdf(TAIL) * away / arm)
+    return float(2 * stdtr(found.freedom, t_quantile(TAIL, found.freedom) * away / arm))

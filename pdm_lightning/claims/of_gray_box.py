@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pdm_lightning.claims.claim import PAPER, Claim, printed
 from pdm_lightning.claims.curves import Above, Monotone
-from pdm_lightning.claims.kinds import Order, Ratio, Within, best
-from pdm_lightning.claims.place import Of
+from pdm_lightning.claims.found import Of
+from pdm_lightning.claims.kinds import SLACK, Order, Ratio, Within, best
 from pdm_lightning.report.formats import published_fraction as fraction
+from pdm_lightning.report.formats import words
 from pdm_lightning.report.published import published
 
 SECTION, FIGURE, GROWTH = "4.2 Gray box (Table 2)", "4.2 Resilience (Figure 3)", "4.2 Gradients under BIM"
@@ -48,7 +49,6 @@ def _values(data: str, model: str) -> Claim:
         tuple(printed(_auc(model, attack), data, AUC_MARGIN) for attack in ATTACKS),
         NEEDS,
         on=(data,),
-        only=True,
     )
 
 
@@ -66,26 +66,45 @@ def _quoted(data: str, model: str, attacks: tuple[str, ...]) -> str:
     return " and ".join(fraction(_printed(data, attack, model)) for attack in attacks)
 
 
+def _row(data: str, attack: str) -> list[float]:
+    return [_printed(data, attack, model) for model in MODELS]
+
+
+def ties(attack: str) -> dict[str, tuple[str, ...]]:
+    """The models that PDM may tie with under an attack, with the data on which the paper prints them as equals."""
+    others = [model for model in MODELS if model != "pdm"]
+    equal = {
+        model: tuple(d for d in PAPER if _printed(d, attack, model) == _printed(d, attack, "pdm"))
+        for model in others
+    }
+    return {model: data for model, data in equal.items() if data}
+
+
+def _or_ties(attack: str) -> str:
+    """Which ties count, in words."""
+    told = [
+        f"on {words([NAMES[one] for one in data])}, where both are printed as {_quoted(data[0], 'pdm', (attack,))}, as "
+        f"high as {MODELS[model]} within {fraction(SLACK)}"
+        for model, data in ties(attack).items()
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
 _NOT_BIM = tuple(attack for attack in ATTACKS if attack not in BIM)
 
 
 def _best(attack: str) -> Claim:
     """PDM is detected best under an attack, on those data sets whose printed numbers say so; equals may tie."""
-    rows = {data: [_printed(data, attack, model) for model in ("base", "rce", "pdm")] for data in PAPER}
-    on = tuple(data for data, row in rows.items() if row[2] == max(row))
-    tie = any(row[1] == row[2] for row in rows.values())
+    on = tuple(data for data in PAPER if _printed(data, attack, "pdm") == max(_row(data, attack)))
     where = "" if len(on) > 1 else f" on {NAMES[on[0]]}"
     return Claim(
         f"pdm-best-{attack}",
         SECTION,
         "Table 2",
-        f"{ATTACKS[attack]}{where}: PDM has a higher detection AUC than the baseline and RCE"
-        f"{' (or as high as RCE: both print 1 on MNIST)' if tie else ''}.",
-        best(_auc("pdm", attack), ("base", "rce"), ties=("rce",) if tie else ()),
+        f"{ATTACKS[attack]}{where}: PDM has a higher detection AUC than the baseline and RCE{_or_ties(attack)}.",
+        best(_auc("pdm", attack), ("base", "rce"), ties=ties(attack)),
         NEEDS,
         on=on,
-        # the paper's data sets disagree: other data cannot be held to either
-        only=len(on) < len(PAPER),
     )
 
 
@@ -97,8 +116,8 @@ TABLE = (
         SECTION,
         "Table 2",
         "C&W: the same order in a search that has converged (C&W-converged), for the paper's ten iterations may find "
-        "nothing.",
-        best(_auc("pdm", "cw_converged"), ("base", "rce"), ties=("rce",)),
+        f"nothing{_or_ties('cw')}.",
+        best(_auc("pdm", "cw_converged"), ("base", "rce"), ties=ties("cw")),
         NEEDS,
     ),
     Claim(
@@ -118,7 +137,6 @@ TABLE = (
         tuple(Order(_auc("base", attack), _auc("rce", attack)) for attack in FGSM),
         NEEDS,
         on=("cifar10",),
-        only=True,
     ),
     Claim(
         "unbounded-perfect",
@@ -167,7 +185,6 @@ TABLE = (
         tuple(Order(_auc(model, attack), _auc("pdm", attack)) for attack in BIM for model in ("base", "rce")),
         NEEDS,
         on=("cifar10",),
-        only=True,
     ),
     Claim(
         "cw-hc-hardest",
@@ -196,7 +213,8 @@ def _curves(family: str) -> tuple[Claim, ...]:
             f"resilient-{family}",
             FIGURE,
             "Section 4.2, Figure 3",
-            f"{name} on CIFAR-10: PDM's accuracy under attack is above the baseline's and RCE's at every eps.",
+            f"{name} on CIFAR-10: PDM's accuracy under attack is above the baseline's and RCE's at every eps "
+            "(at which not both are at 0).",
             (Above(family, "pdm", ("base", "rce")),),
             "experiment=figure3",
             on=("cifar10",),
@@ -205,11 +223,10 @@ def _curves(family: str) -> tuple[Claim, ...]:
             f"resilient-most-{family}",
             FIGURE,
             "Section 4.2, Figure 3",
-            f"{name} on MNIST: PDM is above both at most eps, if not at all (read as: at more than half of them).",
+            f"{name}: PDM is above both at most eps, on MNIST if not at all (read as: at more than half of those at "
+            "which not all are at 0).",
             (Above(family, "pdm", ("base", "rce"), most=True),),
             "experiment=figure3",
-            on=("mnist",),
-            only=True,
         ),
     )
 
@@ -220,17 +237,12 @@ GRADIENTS = (
         "bim-gradients-grow",
         GROWTH,
         "Section 4.2",
-        "Under BIM, PDM's mean embedding-gradient norm grows by an order of magnitude after several steps: ten "
-        "times or more.",
-        tuple(Within(Of("gradient_growth", "pdm", attack), least=10) for attack in BIM),
-        "experiment=paper",
-    ),
-    Claim(
-        "bim-gradients-rce",
-        GROWTH,
-        "Section 4.2",
-        "That growth does not occur with RCE alone: it stays below ten times.",
-        tuple(Within(Of("gradient_growth", "rce", attack), most=10) for attack in BIM),
+        "Under BIM, PDM's mean embedding-gradient norm grows by an order of magnitude after several steps, and RCE's "
+        "alone does not: ten times or more, and less.",
+        (
+            *(Within(Of("gradient_growth", "pdm", attack), least=10) for attack in BIM),
+            *(Within(Of("gradient_growth", "rce", attack), most=10) for attack in BIM),
+        ),
         "experiment=paper",
     ),
     Claim(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pdm_lightning.claims.claim import Claim, printed, quoted
-from pdm_lightning.claims.kinds import Kind, Order, Ratio, Within, best
-from pdm_lightning.claims.of_gray_box import ATTACKS, AUC_MARGIN, BIM, NAMES
-from pdm_lightning.claims.place import Of
+from pdm_lightning.claims.found import Of
+from pdm_lightning.claims.kinds import SLACK, Kind, Order, Ratio, Within, best
+from pdm_lightning.claims.of_gray_box import ATTACKS, AUC_MARGIN, BIM, NAMES, ties
+from pdm_lightning.claims.place import BREACHED
 from pdm_lightning.report.formats import published_fraction as fraction
 
 WHITE, BLACK, ALL = "4.3 White box (Table 3)", "4.4 Black box (Table 4)", "Abstract, 1 and 5 Conclusions"
@@ -15,7 +16,6 @@ DISTORTION_MARGIN = 0.2
 SEARCHES = {"cw_wb": "C&W-wb", "min_norm_wb[clean_quantile=0.5]": "the minimum-norm attack"}
 #: "60 % higher" is .162 / .104 = 1.56 in the paper's own table.
 MORE = {"cifar10": 1.3, "mnist": 1.55}
-BREACHED = 0.5
 #: "All": as many as a hundred images can tell from all.
 SUCCEEDS = 0.95
 
@@ -43,7 +43,6 @@ def _values(data: str) -> tuple[Claim, Claim]:
             tuple(printed(_distortion(model), data, DISTORTION_MARGIN, relative=True) for model in MODELS),
             "experiment=table3",
             on=(data,),
-            only=True,
         ),
         Claim(
             f"black-box-{data}",
@@ -54,7 +53,6 @@ def _values(data: str) -> tuple[Claim, Claim]:
             tuple(printed(_black(model), data, AUC_MARGIN) for model in MODELS),
             "experiment=table4",
             on=(data,),
-            only=True,
         ),
     )
 
@@ -78,7 +76,6 @@ def _white(attack: str, name: str) -> tuple[Claim, ...]:
             (Ratio(_distortion("pdm", attack), _distortion("rce", attack), least),),
             "experiment=table3",
             on=(data,),
-            only=data == "mnist",
         )
         for data, least in MORE.items()
     ]
@@ -96,7 +93,8 @@ def _white(attack: str, name: str) -> tuple[Claim, ...]:
             f"distortion-order{end}",
             WHITE,
             "Table 3",
-            f"By {name}{other}, PDM forces a larger distortion than RCE, and RCE a larger one than the baseline.",
+            f"By {name}{other}, PDM forces a larger distortion than RCE, and RCE a larger one than the baseline, where "
+            "detection is breached.",
             (
                 Order(_distortion("pdm", attack), _distortion("rce", attack)),
                 Order(_distortion("rce", attack), _distortion("base", attack)),
@@ -111,7 +109,7 @@ _PDM_GRAY = tuple(
     order
     for attack in ATTACKS
     if attack not in BIM
-    for order in best(Of("auc", "pdm", attack), ("base", "rce"), ties=("rce",))
+    for order in best(Of("auc", "pdm", attack), ("base", "rce"), ties=ties(attack))
 )
 CLAIMS = (
     *(_values(data)[0] for data in NAMES),
@@ -147,7 +145,8 @@ CLAIMS = (
         ALL,
         "Abstract, Section 5",
         "State of the art under all threat models (mixed for BIM, which is left out): PDM above baseline and RCE in "
-        "gray box, white box and black box.",
+        f"gray box, white box and black box (on MNIST, under C&W and JSMA, as high as RCE within {fraction(SLACK)}, "
+        "where the paper prints 1 for both).",
         (
             *_PDM_GRAY,
             *best(_distortion("pdm"), ("base", "rce")),

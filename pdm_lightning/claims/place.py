@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from pdm_lightning.claims.intervals import Estimate, from_edge
+from pdm_lightning.claims.found import Found, Of, estimates, quotient
 from pdm_lightning.report import formats
-from pdm_lightning.report.cells import CLEAN, Block, Measure, aggregate
+from pdm_lightning.report.cells import CLEAN, Block, Measure, aggregate, split_note
 from pdm_lightning.report.published import published
 from pdm_lightning.report.rows import Row
 from pdm_lightning.report.white_box_tables import COMPLETE
 
 #: Metrics that come from the detector; the paper's is the kernel density at one bandwidth.
 DETECTED = ("auc", "auc_proxy", "auc_transferred", "distortion")
+#: Means over an attack's successes: of too few of the images they leave out those that need most.
+OF_SUCCESSES = ("distortion", "l2_mean")
+#: The AUC from which on the paper calls detection breached, which its white-box distortions are measured under.
+BREACHED = 0.5
 #: How a part tells what the paper calls one of its models, where the study has no label of its own.
 ROLES = {
     "base": "baseline",
@@ -25,37 +29,6 @@ ROLES = {
     "pdm": "PDM",
 }
 _EPS = re.compile(r"(?P<family>\w+)\[eps=(?P<eps>[0-9.e-]+)\]")
-
-
-@dataclass(frozen=True)
-class Of:
-    """What a claim speaks of: a metric of one of the paper's models.
-
-    Attributes
-    ----------
-    metric : str
-        As in `pdm_lightning.report.results.Row`.
-    model : str
-        The paper's name: ``base``, ``rce``, ``rvl``, ``siamese``, ``siamese_rvl`` or ``pdm``.
-    attack, threat : str
-        As in ``conf/``; without an attack, what is measured on clean images.
-    """
-
-    metric: str
-    model: str
-    attack: str = CLEAN
-    threat: str = "gray_box"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the study has of it: the estimate, None for a gap, whose `gap` says what is wrong; values by seed."""
-
-    estimate: Estimate | None = None
-    gap: str = ""
-    missing: bool = False
-    n: tuple[int, int] | None = None
-    seeds: dict[int, float] = field(default_factory=dict)
 
 
 class Place:
@@ -76,6 +49,8 @@ class Place:
         for row in self.rows:
             self._cells.setdefault((row.metric, row.defense, row.attack), []).append(row)
         self._defenses = {row.defense for row in self.rows}
+        self._seeds = {row.seed for row in self.rows}
+        self._collapsed = {(row.defense, row.seed) for row in self.rows if _collapsed(row)}
         self._swept = {
             (hit["family"], float(hit["eps"])): hit[0]
             for name in dict.fromkeys(row.attack for row in self.rows)
@@ -97,19 +72,61 @@ class Place:
         return next((name for name in readings if name in self._defenses), "")
 
     def find(self, of: Of) -> Found:
-        """Look up; a mean distortion of too few successes is no value."""
+        """Look up.
+
+        A mean over too few successes is no value, nor is a white-box distortion at which detection still works.
+        """
+        if "/" in of.metric:
+            top, bottom = (self.find(replace(of, metric=metric)) for metric in of.metric.split("/"))
+            return quotient(top, bottom)
         measured, rows = self._measure(of)
         if not rows or (measured.value is None and measured.status != "n/a"):
             return Found(gap=measured.status, missing=True)
         if measured.value is None:
             return Found(gap="n/a", n=measured.n)
+        good = list({row.seed: row for row in rows if row.status == "ok" and row.value is not None}.values())
+        marks = self._marks(of, measured, good)
+        gap = self._gap(of, measured.value, marks)
+        if gap:
+            return Found(gap=gap, n=measured.n)
+        both, images = estimates(of.metric, measured, good)
+        seeds = {row.seed: float(row.value) for row in good if row.value is not None}
+        collapsed = tuple(sorted(row.seed for row in good if (row.defense, row.seed) in self._collapsed))
+        return Found(both, images, n=measured.n, seeds=seeds, collapsed=collapsed, marks=marks)
+
+    def _gap(self, of: Of, value: float, marks: Mapping[str, str]) -> str:
+        """What makes a value none; empty for a value."""
+        if of.metric not in OF_SUCCESSES:
+            return ""
+        success = self._measure(replace(of, metric="success_rate"))[0].value
+        if success is not None and success < COMPLETE:
+            return f"censored, {formats.small(value)} over the {formats.rate(success)} that fell"
+        if of.metric == "distortion" and of.threat == "white_box":
+            auc = self.find(replace(of, metric="auc")).estimate
+            if auc is not None and auc.low is not None and auc.low > BREACHED:
+                return f"{formats.small(value)} with detection not breached, AUC {marks['AUC']}"
+        return ""
+
+    def _marks(self, of: Of, measured: Measure, rows: Sequence[Row]) -> dict[str, str]:
+        marks = {}
         if of.metric == "distortion":
-            success = self._measure(Of("success_rate", of.model, of.attack, of.threat))[0].value
-            if success is not None and success < COMPLETE:
-                gap = f"censored, {formats.small(measured.value)} over the {formats.rate(success)} that fell"
-                return Found(gap=gap, n=measured.n)
-        seeds = {row.seed: float(row.value) for row in rows if row.status == "ok" and row.value is not None}
-        return Found(_estimate(of.metric, measured), n=measured.n, seeds=seeds)
+            auc = self.find(replace(of, metric="auc")).estimate
+            if auc is not None:
+                ends = () if auc.low is None or auc.high is None else (auc.low, auc.high)
+                told = f" [{', '.join(map(formats.fraction, ends))}]" if ends else ""
+                marks["AUC"] = formats.fraction(auc.value) + told
+        if measured.seeds_ok < len(self._seeds):
+            marks["seeds"] = f"{measured.seeds_ok} of {len(self._seeds)}"
+        if any(note.startswith("capped") for note in measured.notes):
+            marks["capped"] = ""
+        if of.metric in DETECTED and (setting := self._setting(of)) and setting[1:] != ("kde", "validation"):
+            marks["detector"] = " ".join(str(part) for part in setting[1:] if part != "")
+        return marks
+
+    def layers(self, metric: str) -> list[str]:
+        """The layers that a metric was measured at, as first met: ``stem`` of ``gradient_train:stem``."""
+        names = dict.fromkeys(row.metric.partition(":") for row in self.rows)
+        return [layer for name, _, layer in names if name == metric and layer]
 
     def radii(self, family: str) -> list[float]:
         """The radii above 0 at which an attack was swept, ascending."""
@@ -127,13 +144,14 @@ class Place:
 
     def _set(self, rows: list[Row], of: Of) -> list[Row]:
         """Those of the one threat variant, detector and bandwidth that all of the place's comparisons use."""
+        setting = self._setting(of)
+        return [] if setting is None else [row for row in rows if _fits(row, setting)]
+
+    def _setting(self, of: Of) -> tuple[str, str, str | float] | None:
         key = of.threat, of.metric in DETECTED
         if key not in self._settings:
             self._settings[key] = _setting(self.rows, *key)
-        setting = self._settings[key]
-        if setting is None:
-            return []
-        return [row for row in rows if _fits(row, setting)]
+        return self._settings[key]
 
 
 def places(rows: Sequence[Row], labels: Mapping[str, Mapping[str, str]]) -> list[Place]:
@@ -149,13 +167,21 @@ def _first(rows: list[Row]) -> tuple[str, str, str]:
 
 
 def _setting(rows: list[Row], threat: str, detected: bool) -> tuple[str, str, str | float] | None:
-    """The plain threat model, the paper's detector and the validation rule where they are there, else the nearest."""
-    known = dict.fromkeys(
-        (row.threat, row.detector, row.bandwidth)
-        for row in rows
-        if row.attack != CLEAN and row.threat.partition("[")[0] == threat
+    """The plain threat model, the paper's detector and the validation rule where they are there, else the nearest.
+
+    Rows without a detector belong to every setting, and make one only where nothing was scored.
+    """
+    known = list(
+        dict.fromkeys(
+            (row.threat, row.detector, row.bandwidth)
+            for row in rows
+            if row.attack != CLEAN and row.threat.partition("[")[0] == threat
+        )
     )
-    ranked = sorted(known, key=lambda one: (not _plain(one), one[0] != threat, one[2] != "validation"))
+    ranked = sorted(
+        [one for one in known if one[1]] or known,
+        key=lambda one: (not _plain(one), one[0] != threat, one[2] != "validation"),
+    )
     return next((one for one in ranked if _plain(one) or not detected), None)
 
 
@@ -172,14 +198,5 @@ def _plain(setting: tuple[str, str, str | float]) -> bool:
     return name in ("kde", "") and own and Block(bandwidth=setting[2]).scale == 1
 
 
-def _estimate(metric: str, measured: Measure) -> Estimate:
-    """Within what the metric can be; where all values were at an end of [0, 1], as far from it as n allows."""
-    value, low, high = measured.value, measured.low, measured.high
-    assert value is not None
-    if low is None or high is None:
-        return Estimate(value)
-    low, high = formats.within(metric, low), formats.within(metric, high)
-    if metric.startswith("auc") and low == high and value in (0.0, 1.0) and measured.n and measured.n[0]:
-        away = from_edge(measured.n[0])
-        return Estimate(value, 1 - away, 1.0) if value else Estimate(value, 0.0, away)
-    return Estimate(value, low, high)
+def _collapsed(row: Row) -> bool:
+    return "collapsed" in split_note(row.note) or (row.metric == "collapsed" and bool(row.value))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from pdm_lightning.claims.found import Found, Of
 from pdm_lightning.claims.intervals import Estimate
-from pdm_lightning.claims.place import Found, Of, Place
+from pdm_lightning.claims.place import Place
 from pdm_lightning.report import formats
 from pdm_lightning.report.cells import CLEAN
 
@@ -51,6 +52,8 @@ def metric(name: str) -> str:
         "bound": "bound",
         "bound_rank": "rank correlation",
     }
+    if "/" in name:
+        return " / ".join(map(metric, name.split("/")))
     kind, _, layer = name.partition(":")
     if layer:
         return f"{kind.replace('_', ' ')}, {layer}"
@@ -106,6 +109,21 @@ def counts(a: Found, b: Found) -> str:
     """``, n = 87 and 111``, once where they are one."""
     spans = dict.fromkeys(_span(found) for found in (a, b) if found.n)
     return f", n = {' and '.join(spans)}" if spans else ""
+
+
+def marks(*found: Found) -> str:
+    """``, AUC .438 and .506, capped``: what to know beside the numbers, what the sides have in common once."""
+    names = dict.fromkeys(name for one in found for name in one.marks)
+    told = []
+    for name in names:
+        texts = dict.fromkeys(one.marks[name] for one in found if name in one.marks)
+        told.append(f", {name} {' and '.join(texts)}".rstrip())
+    return "".join(told)
+
+
+def seeds(found: Found) -> str:
+    """``0 and 1``."""
+    return formats.words([str(seed) for seed in sorted(found.seeds)])
 
 
 def bare(value: float) -> str:

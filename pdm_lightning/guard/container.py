@@ -98,8 +98,11 @@ class Container:
             raise GuardFileError("this is no safetensors file, or it is cut short")
         self._start, self._size = 8 + length, found.st_size - 8 - length
         header = parse_json(self._bytes(8, length), "header")
-        if not isinstance(header, dict) or "__metadata__" not in header:
-            raise GuardFileError("the header has no metadata: this is no guard (a file of weights, perhaps)")
+        told = header.get("__metadata__") if isinstance(header, dict) else None
+        if told is None or (isinstance(told, dict) and "guard" not in told):
+            raise GuardFileError(
+                "the header tells of no guard: this is no guard (a file of weights, perhaps)"
+            )
         metadata = _METADATA(header.pop("__metadata__"), "metadata")
         self.document, self.sha256 = metadata["guard"], metadata["sha256"]
         self.specs = read_specs(header, self._size)

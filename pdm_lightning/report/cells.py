@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 from scipy.special import stdtrit
@@ -51,7 +51,8 @@ class Measure:
         Mean over the seeds that have a value.
     low, high : float or None
         The 95 % interval of a single seed; of several Student's t interval of their mean,
-        mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, which may leave the range of a rate.
+        mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, which may leave the range of a rate. Of seeds that
+        do not differ, whose t interval has no width and says nothing, `own_interval`.
     sd : float or None
         Sample standard deviation over seeds (n - 1 in the denominator); None for a single seed.
     seeds, seeds_ok : int
@@ -106,8 +107,28 @@ def _with_value(measure: Measure, good: list[Row]) -> Measure:
         return replace(measure, value=values[0], low=good[0].ci_low, high=good[0].ci_high)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    if alike(mean, sd):
+        low, high = own_interval(good)
+        return replace(measure, value=mean, low=low, high=high, sd=sd)
     half = t_quantile(0.975, len(values) - 1) * sd / math.sqrt(len(values))
     return replace(measure, value=mean, low=mean - half, high=mean + half, sd=sd)
+
+
+def alike(mean: float, sd: float) -> bool:
+    """Whether values differ by rounding alone: their deviation then tells nothing."""
+    return sd <= 1e-12 * max(abs(mean), 1.0)
+
+
+def own_interval(rows: Sequence[Row]) -> tuple[float, float] | tuple[None, None]:
+    """The images' interval of a mean over seeds: means of the seeds' own ends, None where one has none.
+
+    Seeds share their test images, and more of them make the chance of these images no smaller.
+    """
+    lows = [row.ci_low for row in rows if row.ci_low is not None]
+    highs = [row.ci_high for row in rows if row.ci_high is not None]
+    if not rows or min(len(lows), len(highs)) < len(rows):
+        return None, None
+    return math.fsum(lows) / len(rows), math.fsum(highs) / len(rows)
 
 
 def t_quantile(level: float, freedom: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from pdm_lightning.report.cells import Measure, t_quantile
+from pdm_lightning.report.cells import Measure, alike, t_quantile
 from pdm_lightning.report.difference_tables import t_test
 
 #: What a difference is taken over, and how that is printed.
@@ -76,6 +76,8 @@ def unpaired(a: Measure, b: Measure, why: str = "") -> Contrast:
 def over_seeds(differences: Sequence[float], why: str = "") -> Contrast:
     """Mean of the differences of several seeds, with Student's t interval and, of three or more, the t test's p-value.
 
+    Without interval and p-value where the differences are alike: they have no deviation to tell anything by.
+
     Parameters
     ----------
     differences : sequence of float
@@ -86,5 +88,7 @@ def over_seeds(differences: Sequence[float], why: str = "") -> Contrast:
     k = len(differences)
     mean = math.fsum(differences) / k
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (k - 1))
+    if alike(mean, sd):
+        return Contrast("seeds", mean, n=k, why=why)
     half = t_quantile(0.975, k - 1) * sd / math.sqrt(k)
     return Contrast("seeds", mean, mean - half, mean + half, t_test(mean, sd, k), k, why)

@@ -58,7 +58,16 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
         ("pdml card --", ["--help", "--json"]),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
-        ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),
+        (
+            "pdml run defense=p",
+            [
+                "defense=pdm",
+                "defense=pdm_algorithm1",
+                "defense=pdm_jacobian",
+                "defense=pdm_layers",
+                "defense=pdm_printed",
+            ],
+        ),
         ("pdml plan experiment=table", [f"experiment=table{n}" for n in (1, 2, 3, 4)]),
         ("pdml report attack.e", ["attack.eps="]),
         ("pdml run attack=cw attack.conf", ["attack.confidence="]),
@@ -183,9 +192,13 @@ def answer(environment: dict[str, str], *command: str) -> list[str]:
     ("line", "breaks", "expected"),
     [
         # readline takes '=' for the end of a word: the answer holds what follows it
-        ("pdml run defense=pdm_", " =:", ["pdm_algorithm1", "pdm_printed"]),
+        ("pdml run defense=pdm_", " =:", ["pdm_algorithm1", "pdm_jacobian", "pdm_layers", "pdm_printed"]),
         ("pdml run -m defense=ce,pdm_p", " =:", ["ce,pdm_printed"]),
-        ("pdml plan defense=pdm_", " ", ["defense=pdm_algorithm1", "defense=pdm_printed"]),
+        (
+            "pdml plan defense=pdm_",
+            " ",
+            [f"defense=pdm_{name}" for name in ("algorithm1", "jacobian", "layers", "printed")],
+        ),
         ("pdml run attack.e", " =:", ["attack.eps="]),
         ("pdml r", " =:", ["run", "report"]),
     ],

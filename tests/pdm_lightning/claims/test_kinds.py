@@ -10,36 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
+from pdm_lightning.claims.found import Of
 from pdm_lightning.claims.intervals import (
     Estimate,
-    decide,
     difference,
     exponential,
     from_edge,
     logarithm,
     mean,
 )
-from pdm_lightning.claims.kinds import Order, Ratio, Within
-from pdm_lightning.claims.place import Of, Place
-from pdm_lightning.claims.verdicts import Part, combine
+from pdm_lightning.claims.kinds import Layers, Never, Order, Ratio, SameOrder, Within
+from pdm_lightning.claims.place import Place
+from pdm_lightning.claims.verdicts import Part
 from pdm_lightning.report import Row
-
-PDM, RCE = Of("auc", "pdm", "bim_010"), Of("auc", "rce", "bim_010")
-SCORED = {"threat": "gray_box", "detector": "kde", "bandwidth": "validation", "n": 100}
-
-
-def row(model: str, value: float | None, low: float | None = None, high: float | None = None, **more) -> Row:
-    base = {"data": "mnist", "model": "resnet56", "budget": "paper", "attack": "bim_010", "metric": "auc"}
-    return Row(**{**base, **SCORED, "defense": model, "value": value, "ci_low": low, "ci_high": high, **more})
-
-
-def part(kind, *rows: Row) -> Part:
-    (found,) = kind.parts(Place(rows, {}))
-    return found
-
-
-def bounds(found: Part) -> tuple[float, float, float]:
-    return found.numbers["value"], found.numbers["low"], found.numbers["high"]
+from tests.pdm_lightning.claims.parts import PDM, RCE, bounds, part, row
 
 
 def test_difference_by_hand() -> None:
@@ -64,28 +48,149 @@ def test_order() -> None:
 def test_equals_are_no_order_but_hold_with_slack() -> None:
     rows = row("pdm", 0.9, 0.9, 0.9), row("rce", 0.9, 0.9, 0.9)
     assert part(Order(PDM, RCE), *rows).verdict == "undecided"
-    assert part(Order(PDM, RCE, 0.005), *rows).verdict == "reproduced"
+    rows = row("pdm", 0.9, 0.9, 0.9, n=10_000), row("rce", 0.9, 0.9, 0.9, n=10_000)
+    assert part(Order(PDM, RCE, ("mnist",)), *rows).verdict == "reproduced"
+    assert part(Order(PDM, RCE, ("cifar10",)), *rows).verdict == "undecided"
     behind = row("pdm", 0.8, 0.799, 0.801), row("rce", 0.9, 0.9, 0.9)
-    assert part(Order(PDM, RCE, 0.005), *behind).verdict == "not reproduced"
+    assert part(Order(PDM, RCE, ("mnist",)), *behind).verdict == "not reproduced"
+
+
+def seeds_of(model: str, values, half: float = 0.0, **more) -> list[Row]:
+    return [row(model, v, v - half, v + half, seed=seed, **more) for seed, v in enumerate(values)]
 
 
 def test_seeds_are_paired() -> None:
-    """Differences .1, .2, .3: mean .2, deviation .1, t interval of two degrees of freedom; the rows' own are unused."""
-    pairs = [(0.6, 0.5), (0.8, 0.6), (0.7, 0.4)]
-    rows = [row("pdm", a, 0.0, 1.0, seed=seed) for seed, (a, _) in enumerate(pairs)]
-    rows += [row("rce", b, 0.0, 1.0, seed=seed) for seed, (_, b) in enumerate(pairs)]
+    """Differences .1, .2, .3: mean .2, deviation .1, t interval of two degrees of freedom, wider than the images'."""
+    rows = seeds_of("pdm", (0.6, 0.8, 0.7), 0.01) + seeds_of("rce", (0.5, 0.6, 0.4), 0.01)
     half = t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
     assert bounds(part(Order(PDM, RCE), *rows)) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
-    # a third seed of one model alone does not take part in the difference
-    lone = part(Order(PDM, RCE), *rows, row("pdm", 0.1, seed=9))
-    assert bounds(lone) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
 
 
-def test_seeds_without_spread_say_nothing_alone() -> None:
+def test_seeds_decide_no_more_than_their_images_do() -> None:
+    """Differences .1, .101 have a t interval of .1005 -+ .0064; images that leave +- .15 in each value, -+ .212."""
+    wide = seeds_of("pdm", (0.6, 0.601), 0.15) + seeds_of("rce", (0.5, 0.5), 0.15)
+    assert bounds(part(Order(PDM, RCE), *wide)) == pytest.approx(
+        (0.1005, 0.1005 - 0.15 * 2**0.5, 0.1005 + 0.15 * 2**0.5)
+    )
+    assert part(Within(PDM, least=0.55), *wide[:2]).verdict == "undecided"
+    assert (
+        part(Order(PDM, RCE), *seeds_of("pdm", (0.6, 0.601)), *seeds_of("rce", (0.5, 0.5))).verdict
+        == "reproduced"
+    )
+
+
+def test_seeds_without_spread_have_the_interval_of_their_images() -> None:
     assert mean([0.1, 0.1]).known is False
-    rows = [row(model, 0.9, 0.8, 1.0, seed=seed) for model in ("pdm", "rce") for seed in (0, 1)]
-    # the t intervals of both are without width, too: a tie
-    assert part(Order(PDM, RCE), *rows).verdict == "undecided"
+    alike = seeds_of("pdm", (0.9, 0.9), 0.1) + seeds_of("rce", (0.9, 0.9), 0.1)
+    assert bounds(part(Within(PDM), *alike[:2])) == pytest.approx((0.9, 0.8, 1.0))
+    assert bounds(part(Order(PDM, RCE), *alike)) == pytest.approx((0.0, -0.1 * 2**0.5, 0.1 * 2**0.5))
+    bare = [row("pdm", 5.0, seed=seed, metric="eta") for seed in (0, 1)]
+    found = part(Within(replace(PDM, metric="eta"), least=1), *bare)
+    assert found.verdict == "undecided" and found.says.endswith("no interval of seeds that do not differ")
+
+
+def test_sides_of_different_seeds_decide_nothing_and_missing_seeds_are_told() -> None:
+    rows = seeds_of("pdm", (0.6, 0.62, 0.61), 0.01) + seeds_of("rce", (0.3,), 0.01)
+    found = part(Order(PDM, RCE), *rows)
+    assert found.verdict == "undecided" and found.says.endswith("of different seeds: 0, 1 and 2 against 0")
+    few = part(Within(RCE, most=0.5), *rows)
+    assert few.verdict == "reproduced" and few.says.endswith(", seeds 1 of 3")
+
+
+def test_a_collapsed_training_decides_nothing() -> None:
+    """Marked by its own row, or by a note on what was measured of it."""
+    rows = [row("pdm", 0.9, 0.89, 0.91), row("rce", 0.5, 0.49, 0.51)]
+    told = Row(data="mnist", model="resnet56", budget="paper", defense="rce", metric="collapsed", value=1.0)
+    for found in (
+        part(Order(PDM, RCE), *rows, told),
+        part(Order(PDM, RCE), rows[0], replace(rows[1], note="capped: 9; collapsed")),
+    ):
+        assert found.verdict == "undecided" and found.says.endswith("rests on a collapsed training (seed 0)")
+    assert part(Order(PDM, RCE), *rows, replace(told, value=0.0)).verdict == "reproduced"
+    assert part(Order(PDM, RCE), *rows, replace(told, seed=1)).verdict == "reproduced"
+
+
+def test_capped_rows_are_marked() -> None:
+    found = part(Within(PDM, least=0.5), row("pdm", 0.9, 0.8, 1.0, note="capped: 9 of 10 test images"))
+    assert found.verdict == "reproduced" and found.says.endswith(", n = 100, capped")
+
+
+def test_never() -> None:
+    """One of 198 refutes a bound, where its Wilson interval leaves room for a tenth of that; none is none in 10,000."""
+    of = Of("below_bound", "pdm", "min_norm_l2")
+    scored = {"attack": "min_norm_l2", "metric": "below_bound", "detector": "", "bandwidth": ""}
+    one = part(Never(of), row("pdm", 1 / 198, 0.0009, 0.028, **scored))
+    assert (one.verdict, one.p) == ("not reproduced", 0.0)
+    assert part(Never(of), row("pdm", 0.0, 0.0, 0.019, **scored)).verdict == "undecided"
+    assert part(Never(of), row("pdm", 0.0, 0.0, 0.0004, **scored)).verdict == "reproduced"
+
+
+BOUNDS = tuple(Of("bound", model) for model in ("base", "rce", "pdm"))
+NEEDS = tuple(Of("l2_mean", model, "min_norm_l2") for model in ("base", "rce", "pdm"))
+
+
+def ordered(bound: dict[str, float], needed: dict[str, float]) -> list[Part]:
+    """Bounds within .01, distances within .1."""
+    rows = [row(m, v, v - 0.01, v + 0.01, metric="bound", attack="none") for m, v in bound.items()]
+    rows += [row(m, v, v - 0.1, v + 0.1, metric="l2_mean", attack="min_norm_l2") for m, v in needed.items()]
+    return SameOrder(BOUNDS, NEEDS).parts(Place(rows, {}))
+
+
+def test_same_order() -> None:
+    bound = {"ce": 0.1, "rce": 0.2, "pdm": 0.3}
+    with_it = ordered(bound, {"ce": 1.0, "rce": 2.0, "pdm": 3.0})
+    assert [part.verdict for part in with_it] == ["reproduced"] * 3
+    against = ordered(bound, {"ce": 1.0, "rce": 3.0, "pdm": 2.0})
+    assert [part.verdict for part in against] == ["reproduced", "reproduced", "not reproduced"]
+    assert against[2].what.startswith("PDM - RCE") and "asked: above, as in bound" in against[2].says
+    # no surer than that the bounds differ: by .0142 -+ .01 * sqrt(2)
+    unsure = ordered({**bound, "pdm": 0.2142}, {"ce": 1.0, "rce": 3.0, "pdm": 2.0})[2]
+    assert unsure.verdict == "not reproduced" and unsure.p == pytest.approx(0.05, abs=0.005)
+    near = ordered({**bound, "rce": 0.101}, {"ce": 3.0, "rce": 1.0, "pdm": 4.0})
+    assert [part.verdict for part in near] == ["reproduced"] * 2  # the bounds of two do not differ
+    (none,) = ordered(dict.fromkeys(bound, 0.1), {"ce": 1.0, "rce": 2.0, "pdm": 3.0})
+    assert none.verdict == "undecided" and none.says == "no two models clearly differ in bound"
+    assert {part.verdict for part in ordered({"ce": 0.1}, {})} == {"not measured"}
+
+
+def test_layers_are_those_of_the_study() -> None:
+    rows = [
+        row(model, value, value * 0.99, value * 1.01, metric=f"gradient_train:{layer}", attack="none")
+        for layer in ("stem", "layer1")
+        for model, value in (("ce", 12.0), ("rce", 1.0))
+    ]
+    kind = Layers(Of("gradient_train", "base"), Of("gradient_train", "rce"), 5)
+    found = kind.parts(Place(rows, {}))
+    assert [(part.what, part.verdict) for part in found] == [
+        ("baseline / RCE, gradient train, stem", "reproduced"),
+        ("baseline / RCE, gradient train, layer1", "reproduced"),
+    ]
+    assert [part.verdict for part in kind.parts(Place([], {}))] == ["not measured"]
+
+
+def test_a_measure_over_another_has_no_unit() -> None:
+    """Both within a factor of exp(.3) and exp(.4): exp(.5) of their quotient, at any scale."""
+
+    def rows(scale: float) -> list[Row]:
+        sizes = {"cluster_variance": (2.0, 0.3), "cluster_distance": (4.0, 0.4)}
+        return [
+            row(
+                "rvl",
+                v * scale,
+                v * scale * math.exp(-w),
+                v * scale * math.exp(w),
+                metric=name,
+                attack="none",
+            )
+            for name, (v, w) in sizes.items()
+        ]
+
+    for scale in (1, 10):
+        found = part(Within(Of("cluster_variance/cluster_distance", "rvl")), *rows(scale))
+        assert bounds(found) == pytest.approx((0.5, 0.5 * math.exp(-0.5), 0.5 * math.exp(0.5)))
+    assert (
+        part(Within(Of("cluster_variance/cluster_distance", "rvl")), *rows(1)[:1]).verdict == "not measured"
+    )
 
 
 def test_ratio_by_hand() -> None:
@@ -138,7 +243,7 @@ def test_at_most(low: float, high: float, verdict: str) -> None:
     [(0.97, 1.0, "reproduced"), (0.96, 1.0, "undecided"), (0.9, 0.96, "not reproduced")],
 )
 def test_near_what_is_printed(low: float, high: float, verdict: str) -> None:
-    found = part(Within(PDM, 0.97, 1.01, printed=0.99), row("pdm", (low + high) / 2, low, high))
+    found = part(Within(PDM, 0.97, 1.01, printed=0.99), row("pdm", (low + high) / 2, low, high, n=10_000))
     assert (
         found.verdict == verdict
         and "paper .99, asked: .97 to 1," in found.says
@@ -161,6 +266,15 @@ def test_an_auc_of_one_is_no_surer_than_its_n() -> None:
     assert part(Within(PDM, most=0.5), row("pdm", 0.0, 0.0, 0.0)).numbers["high"] == pytest.approx(1 - exact)
 
 
+@given(st.floats(0.9, 1), st.floats(0.9, 1))
+def test_a_higher_auc_never_gets_a_lower_limit(one: float, other: float) -> None:
+    """Of 100 pairs whose bootstrap narrows towards 1: a perfect AUC is judged no worse than one of .9998."""
+    low, high = (
+        part(Within(PDM), row("pdm", value, 1 - 3 * (1 - value), 1.0)) for value in sorted((one, other))
+    )
+    assert low.numbers["low"] <= high.numbers["low"] <= 0.025 ** (1 / 100) + 1e-12
+
+
 def test_no_interval_no_verdict() -> None:
     found = part(Order(PDM, RCE), row("pdm", 0.9), row("rce", 0.1))
     assert found.verdict == "undecided" and found.says.endswith(
@@ -174,92 +288,3 @@ def test_gaps() -> None:
     assert part(Order(PDM, RCE), few, row("rce", 0.5, 0.4, 0.6)).verdict == "undecided"
     assert part(Order(PDM, RCE), few).verdict == "not measured"
     assert part(Within(PDM, most=1.0), row("pdm", None, status="failed")).says == "failed"
-
-
-def test_a_mean_over_few_successes_is_censored() -> None:
-    of = Of("distortion", "pdm", "cw_wb", "white_box")
-    where = {"attack": "cw_wb", "threat": "white_box"}
-    rows = (
-        row("pdm", 0.2, 0.19, 0.21, metric="distortion", **where),
-        row("pdm", 0.98, metric="success_rate", **where),
-    )
-    found = part(Within(of, least=0.1), *rows)
-    assert found.verdict == "undecided" and found.says.startswith("censored, .200 over the 98.0 % that fell")
-    assert part(Within(of, least=0.1), rows[0], replace(rows[1], value=0.99)).verdict == "reproduced"
-
-
-def test_one_detector_and_bandwidth_for_all() -> None:
-    """The paper's detector at its rule; a scaled bandwidth, another layer or another detector is none of it."""
-    others = {
-        "kde[bandwidth_scale=2.0]": "validation x2",
-        "kde[layer=logits]": "validation",
-        "msp": "",
-        "kde[bandwidth=loo]": "loo",
-    }
-    rows = [row("pdm", 0.1, 0.1, 0.1, detector=name, bandwidth=rule) for name, rule in others.items()]
-    assert part(Within(PDM, least=0.5), *rows, row("pdm", 0.9, 0.8, 1.0)).verdict == "reproduced"
-    assert part(Within(PDM, least=0.5), *rows[:3]).verdict == "not measured"
-    assert part(Within(PDM, least=0.5), *rows).verdict == "not reproduced"
-
-
-def test_another_reading_of_pdm_stands_in_only_where_pdm_is_not() -> None:
-    printed = row("pdm_printed", 0.1, 0.1, 0.2)
-    assert part(Within(PDM, least=0.5), printed).verdict == "not reproduced"
-    assert part(Within(PDM, least=0.5), printed, row("pdm", 0.9, 0.8, 1.0)).verdict == "reproduced"
-
-
-def test_combine() -> None:
-    parts = {
-        verdict: Part("", verdict)
-        for verdict in ("reproduced", "not reproduced", "undecided", "not measured")
-    }
-    assert combine([parts["reproduced"], parts["reproduced"]]) == "reproduced"
-    assert combine(list(parts.values())) == "not reproduced"
-    assert combine([parts["reproduced"], parts["undecided"]]) == "undecided"
-    assert combine([parts["reproduced"], parts["not measured"]]) == "undecided"
-    assert combine([parts["not measured"]] * 2) == "not measured"
-
-
-interval = st.tuples(*[st.floats(0.001, 0.999)] * 3).map(sorted).map(lambda x: Estimate(x[1], x[0], x[2]))
-OPPOSITE = {"reproduced": "not reproduced", "not reproduced": "reproduced", "undecided": "undecided"}
-
-
-def rows_of(a: Estimate, b: Estimate) -> list[Row]:
-    return [row("pdm", a.value, a.low, a.high), row("rce", b.value, b.low, b.high)]
-
-
-@given(interval, interval)
-def test_swapping_the_sides_turns_the_verdict(a: Estimate, b: Estimate) -> None:
-    forth, back = part(Order(PDM, RCE), *rows_of(a, b)), part(Order(RCE, PDM), *rows_of(a, b))
-    assert back.verdict == OPPOSITE[forth.verdict]
-
-
-def shrunk(e: Estimate, share: float) -> Estimate:
-    assert e.low is not None and e.high is not None
-    return Estimate(e.value, e.value - share * (e.value - e.low), e.value + share * (e.high - e.value))
-
-
-@given(interval, interval, st.floats(0, 1), st.floats(0.01, 3), st.floats(0.5, 2))
-def test_shorter_intervals_never_turn_a_verdict(
-    a: Estimate, b: Estimate, share: float, least: float, width: float
-) -> None:
-    kinds = (
-        Order(PDM, RCE),
-        Order(PDM, RCE, 0.005),
-        Ratio(PDM, RCE, least, least + width),
-        Within(PDM, least, least + width),
-    )
-    for kind in kinds:
-        before = part(kind, *rows_of(a, b)).verdict
-        after = part(kind, *rows_of(shrunk(a, share), shrunk(b, share))).verdict
-        # a decided one stays, up to rounding at the edge of its region
-        assert before == "undecided" or after in (before, "undecided")
-
-
-@given(interval, st.floats(0, 1), st.floats(0, 1))
-def test_decide_is_set_inclusion(e: Estimate, x: float, y: float) -> None:
-    assert e.low is not None and e.high is not None
-    least, most = sorted((x, y))
-    verdict = decide(e, least, most)
-    assert (verdict == "reproduced") == (least <= e.low and e.high <= most)
-    assert (verdict == "not reproduced") == (e.high < least or e.low > most)

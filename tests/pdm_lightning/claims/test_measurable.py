@@ -9,7 +9,7 @@ import pytest
 
 from pdm_lightning.claims import CLAIMS
 from pdm_lightning.claims.curves import Above, Monotone
-from pdm_lightning.claims.place import Of
+from pdm_lightning.claims.found import Of
 from pdm_lightning.report import published
 from pdm_lightning.study.ask import ask
 
@@ -24,6 +24,8 @@ def wanted(kind: object) -> Iterator[Of]:
         yield from (Of("robust_accuracy", m, f"{kind.attack}[eps=0.1]") for m in (kind.model, *kind.others))
     elif isinstance(kind, Of):
         yield kind
+    elif isinstance(kind, tuple):
+        yield from (of for one in kind for of in wanted(one))
     elif is_dataclass(kind):
         for field in fields(kind):
             yield from wanted(getattr(kind, field.name))

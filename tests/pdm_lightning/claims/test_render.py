@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pdm_lightning.claims import judge_claims, print_claims
-from pdm_lightning.claims.render import HOW, caveat, counted, latex, markdown
+from pdm_lightning.claims.render import ELSEWHERE, HOW, caveat, counted, latex, markdown
 from pdm_lightning.report import Row, StudyResult, build_tables, write_report
 from pdm_lightning.report.page import render_page
 from tests.pdm_lightning.claims.worlds import narrow, right, study, wrong
@@ -42,11 +42,18 @@ def test_page_opens_with_the_claims(mixed: StudyResult) -> None:
     main = text[text.index("<main>") :]
     assert main.index('id="claims"') < main.index("A note.")
     shown = re.findall(r'<li class="([a-z-]+)"><b>(\d+)</b><span>([a-z ]+)</span></li>', main)
-    assert [word for _, _, word in shown] == ["reproduced", "not reproduced", "undecided", "not measured"]
-    assert ", ".join(f"{number} {word}" for _, number, word in shown) == counted(mixed.claims)
+    words = ["reproduced", "not reproduced", "undecided", "not measured"]
+    assert [word for _, _, word in shown] == words * 2
+    # the head counts the paper's own data alone; the others have a head of their own
+    own, other = shown[:4], shown[4:]
+    head = ", ".join(f"{number} {word}" for _, number, word in own)
+    rest = ", ".join(f"{number} {word}" for _, number, word in other if number != "0")
+    assert f"{head}; on other data: {rest}" == counted(mixed.claims)
+    assert "0 not reproduced" in head and "0 reproduced" in ", ".join(f"{n} {w}" for _, n, w in other)
+    assert main.index(ELSEWHERE) > main.rindex('<p class="place">mnist')
     # every claim stands there once, in words as in colour
-    for name, number, word in shown:
-        assert main.count(f'<span class="verdict {name}">{word}</span>') == int(number)
+    for (name, number, word), (_, more, _) in zip(own, other, strict=True):
+        assert main.count(f'<span class="verdict {name}">{word}</span>') == int(number) + int(more)
     assert main.index("is no refutation of the paper" if "no refutation" in main else HOW[:30]) < main.index(
         "<h3>"
     )
@@ -120,6 +127,7 @@ def test_caveat_names_what_differs_from_the_paper() -> None:
     ]
     text = caveat(other, {"model": {"resnet8": "ResNet-8"}})
     assert "no refutation of the paper at its full budget" in text
+    assert "'reproduced' is no reproduction of the paper at its full budget" in text
     assert text.endswith(
         "Here: model ResNet-8 (the paper: ResNet-56); budget cpu (the paper: 80 epochs on MNIST, 400 on CIFAR-10); "
         "capped attacks; collapsed trainings."
@@ -131,6 +139,7 @@ def test_caveat_names_what_differs_from_the_paper() -> None:
 def test_a_claim_on_several_data_sets_is_told_once(mixed: StudyResult) -> None:
     text = page(mixed)
     several = [one for one in mixed.claims if one.id == "black-box-best"]
-    assert len(several) == 2 and text.count("consistently and significantly better") == 1
+    # once under each head
+    assert len(several) == 2 and text.count("consistently and significantly better") == 2
     on_mnist = sum(one.data == "mnist" for one in mixed.claims)
     assert text.count('<p class="place">mnist, resnet56, budget paper</p>') == on_mnist

@@ -19,6 +19,9 @@ EPS = (0.0, 0.05, 0.1, 0.2)
 ATTACKS = ("fgsm_005", "fgsm_010", "bim_005", "bim_010", "cw", "cw_converged", "cw_hc", "jsma")
 WHITE = ("cw_wb", "min_norm_wb[clean_quantile=0.5]")
 
+#: What an attack needs, in both: the bounds go with it in one, and against it in the other.
+NEEDED = {"base": 1.0, "rce": 1.5, "pdm": 2.0}
+
 #: (metric, attack, threat) -> value by model
 Numbers = dict[tuple[str, str, str], dict[str, float]]
 Interval = Callable[[float], tuple[float, float]]
@@ -49,7 +52,7 @@ def right(data: str) -> Numbers:
         "accuracy": book["accuracy"][data],
         "dbi": book["dbi"]["cifar10"],
         "cluster_variance": {"base": 2, "rvl": 1},
-        "cluster_distance": {"base": 4, "rvl": 5, "siamese": 9},
+        "cluster_distance": {"base": 4, "rce": 4, "rvl": 5, "siamese": 9, "pdm": 6},
         "eta": {"base": 0.1, "pdm": 0.3},
         "jacobian_norm": {"base": 5, "rce": 3, "pdm": 4},
         "bound": {"base": 0.1, "rce": 0.2, "pdm": 0.4},
@@ -58,7 +61,7 @@ def right(data: str) -> Numbers:
         for which in ("attack", "train"):
             clean[f"gradient_{which}:{layer}"] = {"base": 0.7, "rce": 0.1}
     curves = {eps: {"base": 0.7 - eps, "rce": 0.8 - eps, "pdm": 0.9 - eps} for eps in EPS}
-    return numbers | told(clean, curves, rank=0.6, needed=1.0, growth={"pdm": 15, "rce": 1.2})
+    return numbers | told(clean, curves, rank=0.6, below=0.0, needed=NEEDED, growth={"pdm": 15, "rce": 1.2})
 
 
 def wrong(data: str) -> Numbers:
@@ -71,14 +74,15 @@ def wrong(data: str) -> Numbers:
     for attack in WHITE:
         numbers["distortion", attack, "white_box"] = {"base": 0.5, "rce": 0.4, "pdm": 0.3}
         numbers["success_rate", attack, "white_box"] = same(1.0)
-        numbers["auc", attack, "white_box"] = same(0.9)
+        # detection of the baseline alone is not breached: distortions of the others are measured as the paper's
+        numbers["auc", attack, "white_box"] = {"base": 0.9, "rce": 0.45, "pdm": 0.45}
     for metric in ("auc_proxy", "auc_transferred"):
         numbers[metric, "cw_wb", "black_box"] = {"base": 0.8, "rce": 0.7, "pdm": 0.6}
     clean: dict[str, dict[str, float]] = {
         "accuracy": {"base": 0.55, "rce": 0.6, "siamese_rvl": 0.5, "pdm": 0.45},
         "dbi": {"base": 1.3, "rce": 0.9, "rvl": 1.5, "siamese": 1.6, "pdm": 2.0},
         "cluster_variance": {"base": 1, "rvl": 2},
-        "cluster_distance": {"base": 4, "rvl": 5, "siamese": 3},
+        "cluster_distance": {"base": 4, "rce": 4, "rvl": 5, "siamese": 3, "pdm": 4},
         "eta": {"base": 0.3, "pdm": 0.1},
         "jacobian_norm": {"base": 3, "rce": 5, "pdm": 4},
         "bound": {"base": 0.4, "rce": 0.3, "pdm": 0.2},
@@ -87,17 +91,20 @@ def wrong(data: str) -> Numbers:
         for which in ("attack", "train"):
             clean[f"gradient_{which}:{layer}"] = {"base": 0.1, "rce": 0.2}
     curves = {eps: {"base": 0.4 + eps, "rce": 0.3 + eps, "pdm": 0.2 + eps} for eps in EPS}
-    return numbers | told(clean, curves, rank=-0.6, needed=0.1, growth={"pdm": 1.5, "rce": 20})
+    return numbers | told(clean, curves, rank=-0.6, below=0.1, needed=NEEDED, growth={"pdm": 1.5, "rce": 20})
 
 
-def told(clean, curves, *, rank: float, needed: float, growth: dict[str, float]) -> Numbers:
+def told(
+    clean, curves, *, rank: float, below: float, needed: dict[str, float], growth: dict[str, float]
+) -> Numbers:
     """What both worlds have in common in form."""
     numbers: Numbers = {(metric, "none", ""): values for metric, values in clean.items()}
     for eps, values in curves.items():
         for family in ("fgsm", "bim"):
             numbers["robust_accuracy", f"{family}[eps={eps}]", "gray_box"] = values
     numbers["bound_rank", "min_norm_l2", "gray_box"] = same(rank)
-    numbers["l2_mean", "min_norm_l2", "gray_box"] = same(needed)
+    numbers["below_bound", "min_norm_l2", "gray_box"] = same(below)
+    numbers["l2_mean", "min_norm_l2", "gray_box"] = needed
     for attack in ("bim_005", "bim_010"):
         numbers["gradient_growth", attack, "gray_box"] = growth
     return numbers

@@ -191,7 +191,7 @@ def test_no_guards(tmp_path: Path, file: Path) -> None:
         with pytest.raises(GuardFileError, match="this is no regular file"):
             Guard.load(place)
     save_file({"x": torch.zeros(3)}, tmp_path / "weights")
-    with pytest.raises(GuardFileError, match="has no metadata: this is no guard"):
+    with pytest.raises(GuardFileError, match="tells of no guard: this is no guard"):
         Guard.load(tmp_path / "weights")
     save_file({"x": torch.zeros(3)}, tmp_path / "weights", {"format": "pt"})
     with pytest.raises(GuardFileError, match="metadata: key 'format' is unknown"):

@@ -39,6 +39,17 @@ def test_one_seed_keeps_its_own_interval():
     assert (measure.low, measure.high, measure.sd) == (0.8, 0.95, None)
 
 
+def test_seeds_that_coincide_have_the_interval_of_their_images():
+    """Ends .8 and .82, .95 and .97: their means; a t interval would have no width."""
+    ends = [(0.8, 0.95), (0.82, 0.97)]
+    measure = aggregate(
+        Row(seed=s, value=0.9, ci_low=low, ci_high=high) for s, (low, high) in enumerate(ends)
+    )
+    assert (measure.low, measure.high) == pytest.approx((0.81, 0.96)) and measure.sd == 0
+    bare = aggregate([Row(seed=0, value=0.9, ci_low=0.8, ci_high=0.95), Row(seed=1, value=0.9)])
+    assert (bare.low, bare.high) == (None, None)
+
+
 def test_a_failed_seed_beside_a_good_one():
     measure = aggregate([Row(seed=0, value=0.9), Row(seed=1, status="failed")])
     assert (measure.status, measure.value, measure.seeds, measure.seeds_ok) == ("ok", 0.9, 2, 1)

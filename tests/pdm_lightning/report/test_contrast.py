@@ -84,3 +84,10 @@ def test_two_seeds_have_an_interval_and_no_p() -> None:
     assert found.low == pytest.approx(0.2 - 1.2706, abs=1e-4) and found.high == pytest.approx(
         1.4706, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [0.1, 0.1], [0.1, 0.1, 0.1]])
+def test_seeds_that_coincide_have_no_interval(differences: list[float]) -> None:
+    found = over_seeds(differences)
+    assert (found.low, found.high, found.p) == (None, None, None)
+    assert found.value == pytest.approx(differences[0]) and found.n == len(differences)
