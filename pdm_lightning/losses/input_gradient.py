@@ -15,6 +15,9 @@ class InputGradient(Term):
     image's pixels), the mean over the batch of each branch; on pairs, the sum of the two branches. It penalises a loss
     and does not minimise it: it needs a classification term beside it.
 
+    In train mode a batch norm couples the images of a batch, and the gradient of an image holds what it does to the
+    others: the formula is that of fixed statistics.
+
     Parameters
     ----------
     squared

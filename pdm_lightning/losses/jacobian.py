@@ -20,6 +20,9 @@ class Jacobian(Term):
     ``C ||d (v . o) / dx||^2`` has this mean (Hoffman et al., section 2.3), so a projection costs one backward pass
     where the exact norm costs C. The directions come from PyTorch's global stream, which a training step seeds.
 
+    In train mode a batch norm couples the images of a batch, and the gradient of an image holds what it does to the
+    others: the formula is that of fixed statistics.
+
     Parameters
     ----------
     of

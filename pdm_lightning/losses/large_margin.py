@@ -25,6 +25,9 @@ class LargeMargin(Term):
     ``f_j = f_y``. The sum or maximum over j, the weighted sum over layers, the
     mean over the batch of each branch; on pairs, the sum of the two branches.
 
+    In train mode a batch norm couples the images of a batch, and the gradient of an image holds what it does to the
+    others: the formula is that of fixed statistics.
+
     Parameters
     ----------
     layers
@@ -33,7 +36,7 @@ class LargeMargin(Term):
     gamma
         Distance that is asked for, in units of the layer's output: of all layers, or by layer; > 0.
     norm
-        p of the distance: 1, 2 or "inf". q is its dual: inf, 2 or 1.
+        p of the distance: 1, 2 or "linf" (or "inf"). q is its dual: inf, 2 or 1.
     top_k
         Wrong classes that count, those of the largest logits; None: all. Each costs a backward pass.
     aggregate
@@ -64,7 +67,7 @@ class LargeMargin(Term):
         self.layers = weights_of(layers, "input")
         self.places = tuple(self.layers)
         self.gammas = _gammas(gamma, self.places)
-        norm = "inf" if norm == math.inf else str(norm)
+        norm = "inf" if norm in (math.inf, "linf") else str(norm)
         if norm not in _DUAL:
             raise ValueError(f"norm {norm} of a large margin is unknown: choose {', '.join(_DUAL)}")
         if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):

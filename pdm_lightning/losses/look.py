@@ -72,6 +72,7 @@ def look(
         raise ValueError(told)
     if "input" in places and not (x.requires_grad and x.is_leaf):
         x = x.detach().requires_grad_()
+    classifier.locate(x)  # before the hooks: its passes are not looked at
     chunks = x.chunk(passes) if passes > 1 else (x,)
     with _kept(modules, taps, _pooled) as tapped, _kept(modules, set(inner.values()), _itself) as held:
         seen = [classifier.embed_and_raw(chunk) for chunk in chunks]
@@ -82,9 +83,17 @@ def look(
     return Sight(z, raw, layers, roots | {name: tuple(held[module]) for name, module in inner.items()})
 
 
-def embedding_layer(classifier: Classifier) -> str:
-    """Name of the submodule whose output is the embedding."""
-    return classifier.tapped[0] if classifier.tapped else "backbone"
+def embedding_layer(classifier: nn.Module) -> str:
+    """Name of the submodule whose output is the embedding; ValueError where it is no submodule's."""
+    names = getattr(classifier, "tapped", ())
+    if names:
+        return str(names[0])
+    if "backbone" not in dict(classifier.named_children()):
+        raise ValueError(
+            "layers: the embedding of this network is what goes into its head, where no gradient is taken: name the "
+            "layer that puts it out, model.embedding=NAME"
+        )
+    return "backbone"
 
 
 def unknown_layer(loss: CombinedLoss, modules: Collection[str]) -> str:
@@ -93,10 +102,12 @@ def unknown_layer(loss: CombinedLoss, modules: Collection[str]) -> str:
 
 
 def check_layers(classifier: nn.Module, loss: CombinedLoss) -> None:
-    """ValueError, in one line, where a loss names a layer that a classifier has not."""
+    """ValueError, in one line, where a loss names a layer that a classifier has not, or takes no gradient at."""
     told = unknown_layer(loss, dict(classifier.named_modules()))
     if told:
         raise ValueError(told)
+    if "embedding" in loss.places:
+        embedding_layer(classifier)
 
 
 def _unknown(names: Collection[str], modules: Collection[str]) -> str:

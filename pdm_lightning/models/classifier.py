@@ -142,6 +142,9 @@ class Classifier(nn.Module):
                 )
         return (x - self.mean) / self.std
 
+    def locate(self, x: Tensor) -> None:
+        """Find out beforehand what the first pass of images (N, C, H, W) would have to; here nothing."""
+
     def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Give embeddings (N, d) and raw logits o (N, K): what the loss terms are made of."""
         z = self.backbone(self.centre(x))

@@ -61,6 +61,10 @@ class WrappedClassifier(Classifier):
         """The readout of the network alone: "direct" or "reverse"."""
         return "direct" if self.negate else self.readout
 
+    def locate(self, x: Tensor) -> None:
+        """Find the head, for whom passes of its own through the network are needed."""
+        self._layer(self.centre(x))
+
     def embed_and_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Give embeddings (N, d) and raw logits (N, K).
 

@@ -18,6 +18,12 @@ from pdm_lightning.report.palette import DASHES, MARKERS, Theme, contrast
 MANY_CLASSES = 20
 
 
+#: Markers that a curve has, about.
+CROWDED = 20
+#: Characters of a line of a panel's title: the narrowest panel holds as many.
+TITLE_WIDTH = 48
+
+
 def draw_panel(ax: Axes, kind: str, panel: Mapping[str, Any], theme: Theme) -> None:
     """Draw `panel` (see :class:`pdm_lightning.report.results.Figure`) on `ax` in the colours of `theme`."""
     ax.set_facecolor(theme.paper)
@@ -26,7 +32,7 @@ def draw_panel(ax: Axes, kind: str, panel: Mapping[str, Any], theme: Theme) -> N
     ax.tick_params(which="both", colors=theme.faint, labelsize=8, length=0)
     {"tsne": _tsne, "confusion": _confusion, "curves": _curves}[kind](ax, panel, theme)
     # a single dollar sign is text, not mathematics
-    title = "\n".join(textwrap.wrap(_plain(panel.get("title", "")), 60))
+    title = "\n".join(textwrap.wrap(_plain(panel.get("title", "")), TITLE_WIDTH))
     ax.set_title(title, color=theme.ink, fontsize=10.5, loc="left", pad=8)
 
 
@@ -120,6 +126,8 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
             "linewidth": 1.9,
             "marker": MARKERS[k % len(MARKERS)],
             "markersize": 4.2,
+            # of a long curve every so many: all of them would melt into a bar
+            "markevery": None if series.get("points") else max(1, len(x) // CROWDED),
         }
         style["linestyle"] = "none" if series.get("points") else DASHES[k % len(DASHES)]
         label = _plain(str(series["label"]))

@@ -47,12 +47,15 @@ def _table(
     metrics: list[str],
 ) -> Table:
     footnotes, rows, measures = Footnotes(), [], []
+    first = result.label("defense", defenses[0])
     for loss, section in LOSSES.items():
         for metric in (name for name in metrics if name.partition(":")[0] == loss):
             line = [cube.measure(metric, block, data, defense) for defense in defenses]
             measures += line
             cells = [
-                make_cell(metric, measure, footnotes, details=_beside(line[0], measure) if place else ())
+                make_cell(
+                    metric, measure, footnotes, details=_beside(line[0], measure, first) if place else ()
+                )
                 for place, measure in enumerate(line)
             ]
             rows.append(TableRow(metric.partition(":")[2], cells, section=section))
@@ -74,11 +77,10 @@ def _table(
     )
 
 
-def _beside(first: Measure, measure: Measure) -> list[str]:
-    """How many times smaller, or larger, than the first defence's."""
+def _beside(first: Measure, measure: Measure, name: str) -> list[str]:
+    """How many times smaller, or larger, than the first defence's, which is called `name`."""
     if not first.value or not measure.value:
         return []
     times = first.value / measure.value
-    return [
-        f"{formats.real(times)} times smaller" if times >= 1 else f"{formats.real(1 / times)} times larger"
-    ]
+    size, way = (times, "smaller") if times >= 1 else (1 / times, "larger")
+    return [f"{formats.real(size)} times {way} than {name}"]

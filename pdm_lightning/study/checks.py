@@ -121,6 +121,14 @@ def trainer(config: Mapping[str, Any]) -> None:
     check_shares(at(config, "budget.train.batch_size"), count)
 
 
+def mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping that stands at a key; ValueError where something else does."""
+    value = at(config, key)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={shown(value)}: set the values inside it instead, as {key}.<name>=...")
+    return value
+
+
 def shown(value: Any) -> str:
     """A value as one would type it."""
     if value is None:

@@ -49,7 +49,8 @@ def walk(plan: Plan, opened: Open) -> list[Figure]:
             panel = panels.setdefault(title, {"title": title, **axes, "series": []})
             panel["series"].append(_series(_defense(one), range(len(found[name])), found[name]))
     caption = (
-        "What the attack meets before its first step and after each: the mean L2 norm of its loss's gradient at the "
+        "What the attack meets before its first step and after each: the mean L2 norm of the gradient of its own loss "
+        "(cross-entropy; of a converged attack the margin of the logits, which does not saturate) at the "
         "embedding and at the image, and the share of the images that are misclassified (success against "
         "iterations). Correctly classified test images. Shaded: 95 % intervals, bootstrap for norms and Wilson for "
         "shares."

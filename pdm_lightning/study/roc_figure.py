@@ -23,7 +23,8 @@ MOST_POINTS = 2000
 CROWDED = 0.9
 CAPTION = (
     "ROC curves of telling adversarial from clean images, on the pairs of the paired rule: the area under each is the "
-    "AUC that stands with the defence."
+    "AUC that stands with the defence. Where all areas of a panel are above .9, its axis of false-positive rates is "
+    "logarithmic."
 )
 
 

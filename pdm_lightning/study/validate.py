@@ -13,12 +13,11 @@ from torch import nn
 from pdm_lightning.data.sources import check_channels, pair
 from pdm_lightning.models.library import check_arch
 from pdm_lightning.optimization import lr_factor, make_optimizer
-from pdm_lightning.report.results import FIGURES, TABLES
 from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.start import library_of
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_defense, validate_detector
+from pdm_lightning.study import validate_defense, validate_detector, validate_report
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -29,13 +28,12 @@ from pdm_lightning.study.checks import (
     choice,
     flag,
     has,
+    mapping,
     number,
-    shown,
     text,
     trainer,
     words,
 )
-from pdm_lightning.study.gallery import MOST_EXAMPLES
 from pdm_lightning.study.probes import RUNS
 from pdm_lightning.study.tracked import check_logger
 from pdm_lightning.threat import surrogate_of
@@ -71,43 +69,15 @@ def _study(config: Config) -> None:
     number(config, "evaluate.bootstrap", 1)
     number(config, "evaluate.min_n", 1)
     flag(config, "evaluate.worst_case")
-    _rates(config)
+    validate_report.rates(config)
     choice(config, "craft.limits", ("validation", "loo"))
     choice(config, "card.run", RUNS)
     number(config, "card.images", 1)
     number(config, "card.self_test", 1)
     number(config, "measure.images", 3)
-    _factors(config)
+    validate_report.factors(config)
     number(config, "tsne.points", 10)
     number(config, "tsne.perplexity", 1, whole=False)
-
-
-def _rates(config: Config) -> None:
-    rates = at(config, "evaluate.fpr")
-    if not isinstance(rates, list):
-        raise ValueError(f"evaluate.fpr={shown(rates)}: a list of rates needed, as '[0.01,0.05]'")
-    for key, rate in [("craft.fpr", at(config, "craft.fpr")), *(("evaluate.fpr", rate) for rate in rates)]:
-        check_number(key, rate, 0, 1, whole=False, above=True)
-        if rate == 1:
-            raise ValueError(f"{key}=1: a rate below 1 needed, such as 0.05")
-
-
-def _factors(config: Config) -> None:
-    factors = at(config, "measure.bandwidths")
-    if not isinstance(factors, list) or not factors:
-        raise ValueError(f"measure.bandwidths={shown(factors)}: a list of factors needed, as '[0.5,1,2]'")
-    for factor in factors:
-        check_number("measure.bandwidths", factor, 0, whole=False, above=True)
-
-
-def _report(config: Config) -> None:
-    words(config, "report.tables", TABLES)
-    words(config, "report.figures", FIGURES)
-    flag(config, "report.claims")
-    number(config, "report.examples", 0, MOST_EXAMPLES)
-    name = shown(at(config, "name"))
-    if not name or name.startswith(".") or "/" in name:
-        raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
 
 
 def _places(config: Config) -> None:
@@ -126,23 +96,16 @@ def _budget(config: Config) -> None:
     number(config, "budget.train.segment", 1)
     if train["steps"] is None and train["epochs"] is None:
         raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
-    for cost in _mapping(config, "budget.images"):
+    for cost in mapping(config, "budget.images"):
         number(config, f"budget.images.{cost}", 1, optional=True)
-    caps = _mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
+    caps = mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
     for name, cap in caps.items():
         for key in [f"{name}.{field}" for field in cap] if isinstance(cap, Mapping) else [name]:
             number(config, f"budget.iterations.{key}", 1)
 
 
-def _mapping(config: Config, key: str) -> Mapping[str, Any]:
-    value = at(config, key)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}={shown(value)}: set the values inside it instead, as {key}.<name>=...")
-    return value
-
-
 def _data(config: Config) -> None:
-    data = _mapping(config, "data")
+    data = mapping(config, "data")
     text(config, "data.name", optional=True)
     _present(config, "data.root", text)
     _present(config, "data.download", flag)
@@ -171,7 +134,7 @@ def _present(config: Config, key: str, check: Callable[..., None], *details: Any
 
 def _model(config: Config, place: str = "model") -> None:
     """Build a model of this project; any other one may be large, or need the data's own classes and channels."""
-    model = _mapping(config, place)
+    model = mapping(config, place)
     text(config, f"{place}.name")
     for key in ("embedding", "weights"):
         if key in model:
@@ -189,7 +152,7 @@ def _model(config: Config, place: str = "model") -> None:
 
 
 def _attack(config: Config, place: str = "attack") -> None:
-    attack, ignored = _mapping(config, place), ("cost", "lean")
+    attack, ignored = mapping(config, place), ("cost", "lean")
     text(config, f"{place}.name")
     spec = {key: value for key, value in attack.items() if key not in ("name", "label", *ignored)}
     if spec.get("confidence") == "median_margin":  # measured on each model later
@@ -198,7 +161,7 @@ def _attack(config: Config, place: str = "attack") -> None:
     arguments(place, spec)
     with built(place, attack):
         instantiate(spec)
-    cost, known = attack.get("cost", "medium"), _mapping(config, "budget.images")
+    cost, known = attack.get("cost", "medium"), mapping(config, "budget.images")
     if cost not in known:
         raise ValueError(f"{place}.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
     caps(config, attack)
@@ -214,20 +177,20 @@ def _threat(config: Config) -> None:
     _plain(config, "threat", "grants", "pdm_lightning.threat.ThreatModel")
     surrogate = surrogate_of(config["threat"])
     if surrogate == "proxy":
-        proxy = _mapping(config, "threat.proxy")
+        proxy = mapping(config, "threat.proxy")
         _model(config, "threat.proxy.model")
         number(config, "threat.proxy.seed", 0)
         term = {key: value for key, value in proxy.items() if key not in ("model", "seed")}
         with built("threat.proxy", term):
             instantiate({"_target_": "pdm_lightning.losses.Distillation", **term})
     if surrogate == "model":
-        _mapping(config, "threat.own")
+        mapping(config, "threat.own")
         number(config, "threat.own.seed", 0)
         _defense(config, "threat.own.defense")
 
 
 def _plain(config: Config, group: str, attribute: str, base: str, others: tuple[str, ...] = ()) -> None:
-    option = _mapping(config, group)
+    option = mapping(config, group)
     text(config, f"{group}.name")
     has(group, option, attribute, base)
     arguments(group, option, others)
@@ -238,9 +201,9 @@ def _plain(config: Config, group: str, attribute: str, base: str, others: tuple[
 
 
 def _defense(config: Config, place: str = "defense") -> None:
-    defense = _mapping(config, place)
+    defense = mapping(config, place)
     text(config, f"{place}.name")
-    words(config, f"{place}.use", _mapping(config, f"{place}.term"))
+    words(config, f"{place}.use", mapping(config, f"{place}.term"))
     if not defense["use"] and defense.get("readout") != "direct":
         raise ValueError(
             f"{place}.use=[]: use some of {', '.join(defense['term'])}; {place}=frozen is for taking no step"
@@ -250,7 +213,7 @@ def _defense(config: Config, place: str = "defense") -> None:
     choice(config, f"{place}.pairs", ("auto", "always"))
     choice(config, f"{place}.forward", ("concatenated", "separate"))
     for name in defense["use"]:
-        term = _mapping(config, f"{place}.term.{name}")
+        term = mapping(config, f"{place}.term.{name}")
         number(config, f"{place}.term.{name}.weight", 0, whole=False)
         arguments(f"{place}.term.{name}", term, ("weight",))
         with built(f"{place}.term.{name}", term):
@@ -262,14 +225,14 @@ def _defense(config: Config, place: str = "defense") -> None:
 
 def _optimizer(config: Config) -> None:
     """Build the optimizer of one small layer and the schedule of a short training."""
-    optimizer = _mapping(config, "optimizer")
+    optimizer = mapping(config, "optimizer")
     text(config, "optimizer.name")
     _present(config, "optimizer.lr", number, 0, whole=False, above=True)
     _present(config, "optimizer.weight_decay", number, 0, whole=False)
     arguments("optimizer", optimizer, ("schedule", "weight_decay"), ("params",))
     schedule = optimizer.get("schedule")
     if schedule is not None:
-        _schedule(config, _mapping(config, "optimizer.schedule"))
+        _schedule(config, mapping(config, "optimizer.schedule"))
     with built("optimizer", optimizer), torch.random.fork_rng(devices=[]):
         make_optimizer(nn.Linear(1, 1), optimizer, brief=True)
         lr_factor(schedule, total_steps=100)
@@ -290,7 +253,7 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _study: ("seed", "features", "craft", "evaluate", "card", "measure", "tsne"),
-    _report: ("report", "name"),
+    validate_report.report: ("report", "name"),
     _places: ("paths", "store"),
     check_logger: ("logger",),
     _data: ("data",),

@@ -163,7 +163,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_a_command_shows_groups_and_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--help", "attack=cw"]) == 0
     printed = capsys.readouterr().out
-    assert "defense: ce, pdm, pdm_algorithm1" in printed
+    assert "pdm, pdm_algorithm1, pdm_jacobian" in printed
     assert "Examples\n  pdml run experiment=quickstart" in printed
     assert "binary_search_steps: 9" in printed
     assert "_terms" not in printed
@@ -194,7 +194,8 @@ def test_module_is_the_command() -> None:
         ("rn", "unknown command 'rn': did you mean 'run'?"),
         (
             "frobnicate",
-            "unknown command 'frobnicate' (run, plan, check, report, tune, compare, store, wandb, completion; "
+            "unknown command 'frobnicate' (run, plan, check, report, tune, compare, store, wandb, fit, detect, "
+            "card, completion; "
             "pdml --help explains)",
         ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),

@@ -58,7 +58,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
         ("pdml card --", ["--help", "--json"]),
         ("pdml --v", ["--version"]),
         ("pdml completion ", ["bash", "zsh", "fish"]),
-        ("pdml run defense=p", ["defense=pdm", "defense=pdm_algorithm1", "defense=pdm_printed"]),
+        ("pdml run defense=pdm_p", ["defense=pdm_printed"]),
         ("pdml plan experiment=table", [f"experiment=table{n}" for n in (1, 2, 3, 4)]),
         ("pdml report attack.e", ["attack.eps="]),
         ("pdml run attack=cw attack.conf", ["attack.confidence="]),
@@ -183,9 +183,9 @@ def answer(environment: dict[str, str], *command: str) -> list[str]:
     ("line", "breaks", "expected"),
     [
         # readline takes '=' for the end of a word: the answer holds what follows it
-        ("pdml run defense=pdm_", " =:", ["pdm_algorithm1", "pdm_printed"]),
+        ("pdml run defense=rce_", " =:", ["rce_margin", "rce_rvl", "rce_siamese"]),
         ("pdml run -m defense=ce,pdm_p", " =:", ["ce,pdm_printed"]),
-        ("pdml plan defense=pdm_", " ", ["defense=pdm_algorithm1", "defense=pdm_printed"]),
+        ("pdml plan defense=rce_", " ", ["defense=rce_margin", "defense=rce_rvl", "defense=rce_siamese"]),
         ("pdml run attack.e", " =:", ["attack.eps="]),
         ("pdml r", " =:", ["run", "report"]),
     ],
@@ -213,9 +213,9 @@ def test_bash_asks_for_the_part_before_the_cursor(environment: dict[str, str]) -
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="no fish")
 def test_fish(environment: dict[str, str], tmp_path: Path) -> None:
-    code = 'source "$BIN/script.fish"; complete -C "pdml run -m defense=ce,pdm_"'
+    code = 'source "$BIN/script.fish"; complete -C "pdml run -m defense=ce,rce_"'
     found = answer({**environment, "HOME": str(tmp_path)}, "fish", "--no-config", "-c", code)
-    assert found == ["defense=ce,pdm_algorithm1", "defense=ce,pdm_printed"]
+    assert found == ["defense=ce,rce_margin", "defense=ce,rce_rvl", "defense=ce,rce_siamese"]
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh")
@@ -224,9 +224,9 @@ def test_zsh(environment: dict[str, str]) -> None:
     code = (
         'compdef() { echo "$@" }; compadd() { shift ${@[(i)--]}; print -l -- "$@" }; source "$BIN/script.zsh"; '
         "words=(pdml run attack.e); CURRENT=3; PREFIX=attack.e; _pdml; "
-        "words=(pdml run defense=pdm_); PREFIX=defense=pdm_; _pdml"
+        "words=(pdml run defense=pdm_p); PREFIX=defense=pdm_p; _pdml"
     )
-    expected = ["_pdml", "pdml", "attack.eps=", "defense=pdm_algorithm1", "defense=pdm_printed"]
+    expected = ["_pdml", "pdml", "attack.eps=", "defense=pdm_printed"]
     assert answer(environment, "zsh", "-f", "-c", code) == expected
 
 

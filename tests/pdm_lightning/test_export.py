@@ -19,7 +19,6 @@ import pdm_lightning
 from detection import (
     KDE,
     KNN,
-    LID,
     MSP,
     ODIN,
     Detector,
@@ -28,11 +27,9 @@ from detection import (
     Mahalanobis,
     MaxLogit,
     NonMaximalEntropy,
-    ODINInput,
     RelativeMahalanobis,
     View,
 )
-from detection.graph import EXPORTABLE
 from pdm_lightning import export
 from pdm_lightning.export import OUTPUTS, export_onnx, export_program
 from pdm_lightning.models import Classifier
@@ -248,64 +245,3 @@ def test_classifier_and_detector_stay_as_they_were(tmp_path: Path) -> None:
         assert model.training and all(p.requires_grad for p in model.parameters())
     finally:
         model.eval()
-
-
-def test_other_detectors_are_refused_by_name(tmp_path: Path) -> None:
-    class Mine(KDE):
-        pass
-
-    for other in (LID(["embedding"]), ODINInput(), Mine()):
-        with pytest.raises(ValueError, match=f"{type(other).__name__} has no graph.*KDE, KNN, Mahalanobis"):
-            export_program(classifier(), other, 0.0, images(2, 0), tmp_path / "watched.pt2")
-    assert {type(detector).__name__ for detector in DETECTORS.values()} == set(EXPORTABLE)
-    for kind in (KDE, KNN, MSP, Mahalanobis):
-        with pytest.raises(RuntimeError, match="call fit or load_state_dict first"):
-            export_program(classifier(), kind(), 0.0, images(2, 0), tmp_path / "watched.pt2")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"threshold": float("nan")}, "threshold must be a finite score"),
-        ({"example": torch.rand(3, 8, 8)}, r"must be \(N, C, H, W\) float"),
-        ({"example": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, r"must be \(N, C, H, W\) float"),
-        ({"example": torch.zeros(0, 3, 8, 8)}, r"must be \(N, C, H, W\) float"),
-        ({"example": 255 * torch.rand(2, 3, 8, 8)}, "divide by 255"),
-        ({"example": torch.full((2, 3, 8, 8), float("nan"))}, "divide by 255"),
-        ({"path": "watched.bin"}, r"must end in \.pt2"),
-        ({"path": "absent/watched.pt2"}, "there is no folder"),
-        ({"classes": ["a"]}, "1 class names for 4 classes"),
-        ({"fpr": 1.0}, "false-positive rate"),
-    ],
-)
-def test_misuse_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    detector, threshold = fitted("msp")
-    given = {"threshold": threshold, "example": images(2, 0), "path": "watched.pt2"} | change
-    given["path"] = tmp_path / given["path"]
-    with pytest.raises(ValueError, match=message) as caught:
-        export_program(classifier(), detector, **given)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_forward_that_looks_at_values_is_refused(tmp_path: Path) -> None:
-    class Choosy(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = nn.Linear(192, CLASSES)
-
-        def forward(self, x: Tensor) -> Tensor:
-            flat = x.flatten(1)
-            return self.last(flat if float(flat.sum()) > 0 else -flat)
-
-    model = Classifier.wrap(Choosy(), "last", CLASSES)
-    with pytest.raises(RuntimeError, match="PyTorch cannot follow the classifier") as caught:
-        export_program(model, *fitted("msp"), images(2, 0), tmp_path / "watched.pt2")
-    assert "\n" not in str(caught.value) and not (tmp_path / "watched.pt2").exists()
-
-
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match=r"needs onnx and onnxscript: pip install 'pdm-lightning\[export\]'"
-    ):
-        export_onnx(classifier(), *fitted("msp"), images(2, 0), tmp_path / "watched.onnx")

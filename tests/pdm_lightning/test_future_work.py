@@ -19,6 +19,7 @@ from pdm_lightning.stages import layer_gradients
 from pdm_lightning.stages.build import build_classifier, build_loss
 from pdm_lightning.stages.train import Segments, load_classifier
 from pdm_lightning.study.ask import ask
+from pdm_lightning.study.plan import make_plan
 from pdm_lightning.study.specs import train_spec
 from pdm_lightning.study.validate import validate
 
@@ -202,3 +203,12 @@ def test_layers_typed_on_the_command_line_count() -> None:
     torch.manual_seed(0)
     more = "+defense.term.large_margin.layers={input:0,embedding:2}"
     assert build_loss(config("large_margin", more)["defense"]).places == ("embedding",)
+
+
+def test_every_norm_of_the_margin_can_be_typed(tmp_path: Path) -> None:
+    """`inf` is a number to Hydra, and no number that can be part of a key: the word is `linf`, as attacks have it."""
+    for norm in ("1", "2", "linf"):
+        words = ["defense=large_margin", f"defense.term.large_margin.norm={norm}", f"paths.output={tmp_path}"]
+        cells = ask("plan", words)
+        validate(cells)
+        assert make_plan(cells).entries[0].nodes["train"].key

@@ -106,6 +106,21 @@ def test_the_embedding_of_a_wrapped_network_is_the_output_of_its_layer() -> None
     torch.testing.assert_close(slope, net[3].weight[1].expand(5, 4))
 
 
+def test_a_network_whose_head_is_found_is_looked_at_once() -> None:
+    """Finding it takes passes of its own, whatever the first look is for."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    classifier, x = Classifier.wrap(net), torch.rand(5, 1, 8, 8)
+    seen = look(classifier, x, ["module.1"], ["input", "module.1"])
+    assert int(net[1].num_batches_tracked) == 1  # type: ignore[arg-type]
+    torch.testing.assert_close(seen.layers["module.1"], seen.embeddings)
+    loss = CombinedLoss({"t": LargeMargin({"embedding": 1.0})}, {"t": 1.0})
+    with pytest.raises(ValueError, match=r"where no gradient is taken: .*model\.embedding=NAME$") as error:
+        check_layers(classifier, loss)
+    assert "\n" not in str(error.value)
+
+
 def test_looking_leaves_no_hook_and_no_gradient_on_the_images() -> None:
     net, x = resnet(), images()
     with pytest.raises(ValueError, match="do not fit"):

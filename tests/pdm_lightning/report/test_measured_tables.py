@@ -21,7 +21,11 @@ def test_gradients_beside_the_first_defence() -> None:
     assert [column.label for column in table.columns] == ["ce", "rce", "pdm"]
     attack, train = table.rows
     assert [line.label for line in table.rows] == ["input", "stage1"] and attack.section != train.section
-    assert [cell.details for cell in attack.cells] == [(), ("4.00 times smaller",), ("3.00 times larger",)]
+    assert [cell.details for cell in attack.cells] == [
+        (),
+        ("4.00 times smaller than ce",),
+        ("3.00 times larger than ce",),
+    ]
     assert [cell.status for cell in train.cells] == ["ok", "missing", "n/a"]
     assert attack.cells[1].interval == "[0.450, 0.550]" and attack.cells[1].n == "60"
 
