@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from detection.intervals import Interval
@@ -95,6 +94,8 @@ def rank_correlation(a: Values, b: Values, *, resamples: int = 1000, seed: int =
     ValueError
         As in `ratio_interval`.
     """
+    from scipy.stats import rankdata  # a second that planning a study need not wait
+
     left, right = _columns(a, b)
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return Interval(None, None, None, len(left))

@@ -34,6 +34,8 @@ TABLES = (
 )
 #: A detector's mean AUC over the attacks that no detector beside it was fitted on, and over all; of no attack's cell.
 MEAN_AUC = ("mean_auc", "mean_auc_all")
+#: The most images of an attack that ``report.examples`` may ask for.
+MOST_EXAMPLES = 16
 FIGURE_KINDS = ("tsne", "confusion", "curves")
 #: What ``report.figures`` may ask for: each kind, and what is drawn as curves.
 FIGURES = (

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from pdm_lightning import __version__
 from pdm_lightning.card import print_card
-from pdm_lightning.claims import print_claims
 from pdm_lightning.report import StudyResult, print_tables, write_report
 from pdm_lightning.spoken import quiet
 from pdm_lightning.stages.context import Context
@@ -140,6 +139,8 @@ def _report(plan: Plan, context: Context, outcome: Outcome, command: str) -> tup
     if result.card is not None:
         print_card(result.card, console, whole=plan.settings["card"]["run"] == "all")
     if result.claims:
+        from pdm_lightning.claims import print_claims  # SciPy, which planning need not wait for
+
         print_claims(result, console)
     console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
     for failed in outcome.failed.values():

@@ -18,8 +18,6 @@ from pdm_lightning.study.curves import Open
 from pdm_lightning.study.exhibits import attacked
 from pdm_lightning.study.plan import Entry, Plan
 
-#: The most images of an attack that ``report.examples`` may ask for.
-MOST_EXAMPLES = 16
 GROUPS = ("data", "model", "attack", "threat", "budget")
 
 

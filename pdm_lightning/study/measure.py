@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pdm_lightning.report.rows import Row
-from pdm_lightning.stages import layer_gradients
 from pdm_lightning.store import Artifact
 from pdm_lightning.threat import needs
 
@@ -198,6 +197,10 @@ def _cap(images: dict[str, int] | None) -> str:
 
 
 def _layers(artifact: Artifact) -> dict[str, Any]:
+    from pdm_lightning.stages import (
+        layer_gradients,
+    )  # PyTorch and the losses, which planning need not wait for
+
     found = layer_gradients.read(artifact)
     return {
         f"gradient_{loss}:{layer}": told for loss, layers in found.items() for layer, told in layers.items()

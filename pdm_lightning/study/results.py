@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from pdm_lightning.card import judge
-from pdm_lightning.claims import judge_claims
 from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, StudyResult
 from pdm_lightning.report.rows import Row
@@ -18,7 +17,6 @@ from pdm_lightning.study import averages, compare, measure
 from pdm_lightning.study.evidence import gather
 from pdm_lightning.study.execute import Failed, Outcome
 from pdm_lightning.study.figures import figures
-from pdm_lightning.study.gallery import galleries
 from pdm_lightning.study.made import made
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 from pdm_lightning.study.shown import asked, hidden
@@ -42,6 +40,10 @@ ATTACKED = (
 
 def collect(plan: Plan, context: Context, outcome: Outcome, command: str, version: str) -> StudyResult:
     """Read what is stored; what failed or is missing becomes a row that says so."""
+    # what draws and tracks, and SciPy: planning need not wait for them
+    from pdm_lightning.claims import judge_claims
+    from pdm_lightning.study.gallery import galleries
+
     reader = _Reader(context, outcome)
     answers = [(entry, list(reader.rows(entry))) for entry in plan.entries]
     rows = [row for _, found in answers for row in found]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pdm_lightning.report.results import FIGURES, TABLES
+from pdm_lightning.report.results import FIGURES, MOST_EXAMPLES, TABLES
 from pdm_lightning.study.checks import at, check_number, flag, number, shown, words
-from pdm_lightning.study.gallery import MOST_EXAMPLES
 
 Config = dict[str, Any]
 

@@ -49,7 +49,7 @@ def one(word: str, loader: ConfigLoader) -> Parameter:
         ("defense.q=shuffle(0.1,0.3)", CategoricalDistribution(("0.1", "0.3"))),
         ("defense.q=sort(0.3,0.1)", CategoricalDistribution(("0.1", "0.3"))),
         ("defense=choice(ce,pdm)", CategoricalDistribution(("ce", "pdm"))),
-        ("defense=glob(rce*)", CategoricalDistribution(("rce", "rce_rvl", "rce_siamese"))),
+        ("defense=glob(rce*)", CategoricalDistribution(("rce", "rce_margin", "rce_rvl", "rce_siamese"))),
         ("model.widths=choice([4,8],[8,8])", CategoricalDistribution(("[4,8]", "[8,8]"))),
         ("data.augment.flip=true,false", CategoricalDistribution(("True", "False"))),
         ("detector.bandwidth=loo,0.5", CategoricalDistribution(("loo", "0.5"))),

@@ -40,7 +40,8 @@ def page(result: StudyResult) -> str:
 def test_page_opens_with_the_claims(mixed: StudyResult) -> None:
     text = page(replace(mixed, notes=["A note."]))
     main = text[text.index("<main>") :]
-    assert main.index('id="claims"') < main.index("A note.")
+    # after the notes, without which nobody should read numbers, and before all else
+    assert main.index("A note.") < main.index('id="claims"') < main.index('id="made"')
     shown = re.findall(r'<li class="([a-z-]+)"><b>(\d+)</b><span>([a-z ]+)</span></li>', main)
     words = ["reproduced", "not reproduced", "undecided", "not measured"]
     assert [word for _, _, word in shown] == words * 2
