@@ -7,7 +7,7 @@ ARGS ?= experiment=quickstart
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types check bench faults fuzz slurm ray clean
+.PHONY: help run test lint format types check bench faults fuzz slurm ray docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ slurm: $(BIN)/.developer ## a sweep on a real Slurm of one node (apt install slu
 ray: $(BIN)/.developer ## a sweep on a real Ray of this machine
 	$(BIN)/python -m pip install --quiet -e '.[ray]'
 	$(BIN)/python -m tests.integration.on_ray
+
+docs: $(BIN)/.installed ## write the reference of attacks and detection as HTML into docs/api (with pdoc)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/pdoc attacks detection --docformat numpy --output-directory docs/api
 
 clean: ## delete the virtual environment and caches; outputs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -27,6 +27,7 @@ Usage
   pdml fit MODEL IMAGES        fit a detector to a trained classifier: one file (pdml fit --help)
   pdml detect FILE IMAGES...   score images with it: which ones not to trust
   pdml card FILE               what it is, on what it was fitted, its measured rates
+  pdml export FILE             classifier and detector as one ONNX graph (--onnx) or torch.export program (--program)
   pdml completion SHELL        print the completion script for bash, zsh or fish
   pdml run --help              all options, with the choices of each group; pdml tune --help: of a search
   pdml --version
@@ -50,7 +51,7 @@ A stopped command goes on where it was when it is typed again. HYDRA_FULL_ERROR=
 """
 
 COMMANDS = ("run", "plan", "check", "report")
-GUARD = ("fit", "detect", "card")
+GUARD = ("fit", "detect", "card", "export")
 OTHERS = ("tune", "compare", "store", "wandb", *GUARD, "completion")
 WORDS = (*COMMANDS, *OTHERS, "--help", "--version")
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "fit": "fit a detector to a trained classifier and clean images",
     "detect": "score images: which ones not to trust",
     "card": "tell what a file of fit is, and its measured rates",
+    "export": "write a file of fit as one graph",
     "completion": "print the completion script of a shell",
 }
 
@@ -126,7 +127,7 @@ def candidates(line: str) -> list[str]:
         from pdm_lightning.study import store_complete
 
         found = store_complete.candidates(words[1:], word, _folders)
-    elif words[0] in ("fit", "detect", "card"):
+    elif words[0] in ("fit", "detect", "card", "export"):
         from pdm_lightning.study import guard_words
 
         found = guard_words.candidates(words, word, _paths)

@@ -1,4 +1,4 @@
-"""Words of ``pdml fit``, ``detect`` and ``card``: flags, help, completion. Nothing here imports PyTorch."""
+"""Words of ``pdml fit``, ``detect``, ``card`` and ``export``: flags, help, completion. Nothing here imports PyTorch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ COMMANDS = {
     "fit": "fit a detector to a trained classifier and clean images, and write both as one file",
     "detect": "score images: which ones not to trust",
     "card": "tell what a file of fit is, on what it was fitted, and its measured rates",
+    "export": "write classifier and detector as one graph for another runtime",
 }
 DETECTORS = (
     "kde",
@@ -29,6 +30,7 @@ DETECTORS = (
     "feature_squeezing",
 )
 """Those that need no attack to be fitted."""
+MAKES = "makes the network, where the file does not name it"
 _EPILOGS = {
     "fit": """\
 The classifier is a trained model of a study, by its key (pdml store ls train); or one of torchvision's or timm's, with
@@ -68,11 +70,19 @@ examples
 examples
   pdml card guard.safetensors
   pdml card guard.safetensors --json""",
+    "export": """\
+Images of the guard's size go in, float32 in [0, 1], any number at a time; out come logits, embedding, score and flag.
+Resizing and decoding stay outside. --onnx needs the extra: pip install 'pdm-lightning[export]'.
+
+examples
+  pdml export guard.safetensors --onnx watched.onnx
+  pdml export guard.safetensors --program watched.pt2""",
 }
 _USAGES = {
     "fit": "pdml fit (KEY | --torchvision NAME | --timm NAME | --import PACKAGE:FUNCTION) IMAGES [options]",
     "detect": "pdml detect FILE IMAGES... [options]",
     "card": "pdml card FILE [--json]",
+    "export": "pdml export FILE [--onnx OUT] [--program OUT]",
 }
 
 
@@ -96,7 +106,7 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace | None:
 
 
 def carry_out(command: str, words: Sequence[str]) -> int:
-    """Carry out ``pdml fit``, ``detect`` or ``card``; return the exit status."""
+    """Carry out ``pdml fit``, ``detect``, ``card`` or ``export``; return the exit status."""
     if {"-h", "--help"} & set(words):  # at once, without PyTorch
         parse(command, ["--help"])
         return 0
@@ -109,6 +119,10 @@ def carry_out(command: str, words: Sequence[str]) -> int:
         from pdm_lightning.study.guard_detect import detect
 
         return detect(words)
+    if command == "export":
+        from pdm_lightning.study.guard_export import export
+
+        return export(words)
     from pdm_lightning.study.guard_card import card
 
     return card(words)
@@ -127,7 +141,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     )
     # a score such as -1e3 is a value and no flag
     parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    {"fit": _fit, "detect": _detect, "card": _card}[command](parser)
+    {"fit": _fit, "detect": _detect, "card": _card, "export": _export}[command](parser)
     return parser
 
 
@@ -195,14 +209,21 @@ def _detect(parser: argparse.ArgumentParser) -> None:
     )
     limit.add_argument("--threshold", type=_finite, help="flag scores above this")
     add("--fail-on-flag", action="store_true", help="exit status 3 where an image is flagged")
-    own = "makes the network, where the file does not name it"
-    add("--import", dest="imported", metavar="PACKAGE:FUNCTION", help=own)
+    add("--import", dest="imported", metavar="PACKAGE:FUNCTION", help=MAKES)
     _machine(parser)
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a file of pdml fit")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a file of pdml fit")
+    add("--onnx", metavar="OUT", help="write an ONNX graph there (.onnx)")
+    add("--program", metavar="OUT", help="write a program of torch.export there (.pt2)")
+    add("--import", dest="imported", metavar="PACKAGE:FUNCTION", help=MAKES)
 
 
 def _machine(parser: argparse.ArgumentParser) -> None:
@@ -257,7 +278,7 @@ def candidates(words: Sequence[str], word: str, files: Callable[[str], list[str]
     flags = parser_of(words[0])._option_string_actions
     previous = flags.get(words[-1])
     if previous is not None and not isinstance(previous, argparse._StoreTrueAction | argparse._HelpAction):
-        paths = ("output", "weights", "validation", "store", "classes")
+        paths = ("output", "weights", "validation", "store", "classes", "onnx", "program")
         return [str(choice) for choice in previous.choices or ()] or (
             files(word) if previous.dest in paths else []
         )

@@ -195,7 +195,7 @@ def test_module_is_the_command() -> None:
         (
             "frobnicate",
             "unknown command 'frobnicate' (run, plan, check, report, tune, compare, store, wandb, fit, detect, "
-            "card, completion; "
+            "card, export, completion; "
             "pdml --help explains)",
         ),
         ("defense=ce", "'defense=ce' is no command: type pdml run defense=ce ..."),

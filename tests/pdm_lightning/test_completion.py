@@ -33,6 +33,7 @@ THREATS = [f"threat={name}" for name in ("black_box", "gray_box", "transfer", "w
                 "fit",
                 "detect",
                 "card",
+                "export",
                 "completion",
             ],
         ),

@@ -25,9 +25,9 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
 WORDS: list[Any] = [
     # options of groups
     ("defense=pmd", "defense=pmd: there is no such option: did you mean 'pdm'?"),
-    ("defense=zzz", "the options are ce, pdm, pdm_algorithm1"),
+    ("defense=zzz", "the options are ce, ce_input_gradient, ce_jacobian, frozen"),
     ("defense=_terms", "defense=_terms: there is no such option"),
-    ("model=", "model=: there is no such option: the options are resnet110"),
+    ("model=", "model=: there is no such option: the options are import, resnet110"),
     ("attack=null", "attack=null: there is no such option"),
     ("experiment=tabel2", "did you mean 'table2'?"),
     ("experiment=null", "experiment=null: there is no such option"),
@@ -48,7 +48,7 @@ WORDS: list[Any] = [
     ("~attack", "attack is missing"),
     ("budget.train=5", "budget.train.steps is missing"),
     # overrides that are none
-    ("defense", "'defense' needs a value: defense=..., one of ce, pdm"),
+    ("defense", "'defense' needs a value: defense=..., one of ce, ce_input_gradient"),
     ("quickstart", "'quickstart' is no override: did you mean experiment=quickstart?"),
     ("nonsense", "'nonsense' is no override: write key=value"),
     ("=x", "'=x' has no key before '='"),
@@ -110,6 +110,13 @@ VALUES: list[Any] = [
     ("optimizer.schedule.kind=warp", "optimizer.schedule.kind=warp: use multistep, cosine or constant"),
     ("optimizer.schedule.milestones=[2]", "optimizer.schedule.milestones=2: a number from 0 to 1"),
     ("model.depth=9", "model.depth=9: depth 9 is not 6n+2: choose 8, 14, 20"),
+    (
+        "model=torchvision model.arch=resnt18",
+        "model.arch=resnt18: torchvision has no arch 'resnt18': did you mean",
+    ),
+    ("model=import", "model.target=null: a dotted path needed, as model.target=my_package.make_net"),
+    ("model=import model.target=nowhere.net", "model._target_=nowhere.net cannot be imported"),
+    ("defense.use=[]", "defense.use=[]: use some of ce"),
     ("model.widths=5", "model.widths=5: a list needed"),
     ("model.preact=maybe", "model.preact=maybe: use true or false"),
     ("trainer.device=gpu", "trainer.device='gpu' is unknown: use auto, cpu, cuda"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -219,9 +220,37 @@ def test_names_that_are_no_utf8(fitted: Path) -> None:
         assert [row["file"] for row in csv.DictReader(file)] == [name]
 
 
-@pytest.mark.parametrize("command", ["fit", "detect", "card"])
+@pytest.mark.parametrize("command", ["fit", "detect", "card", "export"])
 def test_help(command: str, capsys: Capture) -> None:
     assert main([command, "--help"]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"usage: pdml {command} ")
     assert f"  pdml {command} " in told.partition("examples")[2]
+
+
+def test_exported_graphs_say_what_the_guard_says(
+    model: tuple[str, ...], place: Path, stripes: Callable[..., Any], capsys: Capture
+) -> None:
+    assert main(["fit", *model, "images", "--fpr", "0.1"]) == 0
+    words = ["--program", "watched.pt2"]
+    words += ["--onnx", "watched.onnx"] if importlib.util.find_spec("onnxruntime") else []
+    capsys.readouterr()
+    assert main(["export", "guard.safetensors", *words]) == 0
+    assert "watched.pt2: images (N, " in capsys.readouterr().out
+    guard = Guard.load("guard.safetensors")
+    images = torch.rand(7, *guard.preprocessing.shape, generator=torch.Generator().manual_seed(0))
+    scored = guard.score(images)
+    answers = [torch.export.load("watched.pt2").module()(images)]
+    if "--onnx" in words:
+        from onnxruntime import InferenceSession
+
+        answers.append(
+            [
+                torch.from_numpy(a)
+                for a in InferenceSession("watched.onnx").run(None, {"images": images.numpy()})
+            ]
+        )
+    for logits, _, score, flag in answers:
+        assert logits.argmax(dim=1).tolist() == scored.predicted.tolist()
+        assert score.tolist() == pytest.approx(scored.score.tolist(), rel=1e-4, abs=1e-4)
+        assert flag.tolist() == scored.flagged.tolist()

@@ -45,6 +45,9 @@ WRONG: list[tuple[str, str]] = [
     ("detect guard.safetensors images --fpr 0.1 --threshold 1", "not allowed with argument"),
     ("detect guard.safetensors images --batch 0", "0: a whole number of at least 1 needed"),
     ("card", "the following arguments are required: FILE"),
+    ("export guard.safetensors", "nothing to write: name a file, as --onnx watched.onnx"),
+    ("export guard.safetensors --program x.onnx", "must end in .pt2"),
+    ("export model.safetensors --program x.pt2", "this is no guard"),
     ("card model.safetensors", "this is no guard"),
     ("fti", "unknown command 'fti': did you mean 'fit'?"),
 ]  # fmt: skip

@@ -106,7 +106,7 @@ def test_the_page_tells_of_each_image(make, tmp_path):
     for words in (
         "C&amp;W on digits",
         "a caption",
-        "amplified \N{MULTIPLICATION SIGN} 5",
+        "difference \N{MULTIPLICATION SIGN} 5",
         "3 → 8",
         "stays 3",
         '<span class="not-flagged">not flagged',

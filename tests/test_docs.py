@@ -1,0 +1,40 @@
+"""The tutorial: what it says is run, in a process that has neither Hydra nor Lightning."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", TUTORIAL, flags=re.DOTALL)
+#: Whoever imports one of these is stopped.
+HEAVY = ("hydra", "pytorch_lightning", "omegaconf", "wandb", "pdm_lightning")
+REFUSED = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\n"
+
+
+def test_the_tutorial_is_forty_lines_that_run(tmp_path: Path) -> None:
+    (code,) = CODE
+    assert (
+        len([line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]) <= 40
+    )
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED + code], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    numbers = [float(number) for number in re.findall(r"\d*\.\d+", done.stdout)]
+    accuracy, robust, value, low, high, passed = numbers
+    assert accuracy > 0.9 > robust and 0.5 < low < value < high <= 1 and 0 < passed < 1 - robust
+    # the text shows what it prints: the same lines, whatever the numbers
+    shown = re.findall(r"```\n(accuracy.*?)```", TUTORIAL, flags=re.DOTALL)[0]
+    assert re.sub(r"[\d.]+", "0", shown) == re.sub(r"[\d.]+", "0", done.stdout)
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in DOCS.glob("*.md"):
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
