@@ -68,6 +68,7 @@ class _Density(nn.Module):
     means: Tensor
     halves: Tensor
     normalisers: Tensor
+    scale: Tensor
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -87,7 +88,8 @@ class _Density(nn.Module):
                 place[: len(group)] = group
         else:
             table = kernels.view(len(counts), counts[0], dim)
-        self.scale = h**-2
+        # a number in the code would be kept in float32
+        self.register_buffer("scale", torch.tensor(h**-2, dtype=torch.float64))
         normalisers = [log_normaliser(count, dim, h) for count in counts]
         self.register_buffer("kernels", table)
         self.register_buffer("means", torch.stack(means))
@@ -101,7 +103,7 @@ class _Density(nn.Module):
         z = layers[self.layer].double() - means
         products = torch.matmul(self.kernels[predicted].double(), z[:, :, None])[:, :, 0]
         exponents = self.scale * (products - (z * means).sum(dim=1, keepdim=True)) + self.halves[predicted]
-        outer = 0.5 * self.scale * z.square().sum(dim=1)
+        outer = 0.5 * (self.scale * z.square().sum(dim=1))
         return outer + self.normalisers[predicted] - torch.logsumexp(exponents, dim=1)
 
 

@@ -128,7 +128,8 @@ def export_onnx(
     Parameters and errors as in `export_program`, with a path that ends in ``.onnx``. What `metadata` says is in
     ``metadata_props``. Beyond `EXTERNAL` bytes weights and kernels lie in ``<path>.data``, which must stay
     beside the file. In onnxruntime outputs equal PyTorch's within 1e-4: logits and embeddings of their largest value,
-    scores of their own size or 1, flags but for scores that close to the threshold.
+    scores of their own size or 1, flags but for scores that close to the threshold. A density whose bandwidth is far
+    below the distances multiplies what rounding does to the embedding; given the graph's own, it is right to 1e-9.
 
     Raises
     ------
