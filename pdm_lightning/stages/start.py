@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from pdm_lightning.models import Classifier, library, pretrained
 from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier
 from pdm_lightning.stages.context import embed
-from pdm_lightning.stages.folder import finished, identity, publish
 
 if TYPE_CHECKING:
     from pdm_lightning.data import ImageData
@@ -145,6 +144,12 @@ def publish_as_is(
     ValueError
         As `start` does; or if the weights' classes are not the data's.
     """
+    from pdm_lightning.stages.folder import (
+        finished,
+        identity,
+        publish,
+    )  # Lightning, which planning need not wait for
+
     folder.mkdir(parents=True, exist_ok=True)
     done = finished(folder, identity(spec))
     if done is not None:

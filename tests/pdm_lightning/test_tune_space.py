@@ -118,7 +118,7 @@ def test_the_example_s_comments_can_be_typed(loader: ConfigLoader) -> None:
 
 # words beside a tiny search, and what the one line of the error has to say
 WRONG = [
-    ("defense=interval(0,1)", "defense=interval(0,1): defense has options and no numbers: defense=choice(ce,pdm"),
+    ("defense=interval(0,1)", "defense=interval(0,1): defense has options and no numbers: defense=choice(ce,"),
     ("defense=choice(ce,pmd)", "defense=pmd: there is no such option: did you mean 'pdm'?"),
     ("defense.q=interval(1,0)", "defense.q=interval(1,0): the first end has to lie below the second"),
     ("defense.q=interval(0.5,0.5)", "the first end has to lie below the second"),
