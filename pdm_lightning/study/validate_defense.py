@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pdm_lightning.lit import ONE_DEVICE
 from pdm_lightning.losses import unknown_layer
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.study.validate_detector import submodules
@@ -28,4 +27,6 @@ def devices(config: Config) -> None:
     """ValueError where several devices shall train a loss that takes gradients of its own."""
     count = config["trainer"].get("devices", 1)
     if count > 1 and build_loss(config["defense"]).places:
+        from pdm_lightning.lit import ONE_DEVICE  # Lightning, which planning need not wait for
+
         raise ValueError(f"trainer.devices={count}: defense={config['defense']['name']}: {ONE_DEVICE}")
