@@ -206,7 +206,9 @@ def test_a_list_is_scored_while_it_comes(fitted: Path) -> None:
         assert head == "file,predicted,probability,score,p_value,flagged\n"
         assert first.startswith("images/a/0000.png,")
         assert process.poll() is None
-        rest, told = process.communicate("")
+        process.stdin.close()
+        # not communicate(): it would miss what readline has read ahead
+        rest, told = process.stdout.read(), process.stderr.read()
     assert [row.split(",")[0] for row in rest.splitlines()] == ["images/a/0003.png", "images/a/0006.png"]
     assert process.returncode == 0 and "3 images" in told
 
