@@ -110,23 +110,7 @@ def _dispatch(words: list[str]) -> int:
 
         return tune(rest)
     if command in COMMANDS and "--version" not in rest:
-        # modules of the user's own lie where the command is typed; last, so that none hides an installed one
-        sys.path.append(os.getcwd())
-        from pdm_lightning.study.ask import ask
-
-        strict = command == "check" and "--strict" in rest
-        rest = [word for word in rest if not (strict and word == "--strict")]
-        cells = ask(command, rest)
-        if not cells:  # Hydra printed its help or a configuration
-            return 0
-        # only now, because PyTorch takes seconds to import, and what trains and draws some more
-        if command == "plan":
-            from pdm_lightning.study.show import show
-
-            return show(cells)
-        from pdm_lightning.study.commands import perform
-
-        return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
+        return _study(command, rest)
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version" or command in (*COMMANDS, "tune"):
@@ -163,6 +147,27 @@ def _dispatch(words: list[str]) -> int:
     else:
         raise ValueError(_unknown(command))
     return 0
+
+
+def _study(command: str, rest: list[str]) -> int:
+    """Carry out ``pdml run``, ``plan``, ``check`` or ``report``; return the exit status."""
+    # modules of the user's own lie where the command is typed; last, so that none hides an installed one
+    sys.path.append(os.getcwd())
+    from pdm_lightning.study.ask import ask
+
+    strict = command == "check" and "--strict" in rest
+    rest = [word for word in rest if not (strict and word == "--strict")]
+    cells = ask(command, rest)
+    if not cells:  # Hydra printed its help or a configuration
+        return 0
+    # only now, because PyTorch takes seconds to import, and what trains and draws some more
+    if command == "plan":
+        from pdm_lightning.study.show import show
+
+        return show(cells)
+    from pdm_lightning.study.commands import perform
+
+    return perform(command, rest, cells, strict=strict, launcher=cells.launcher)
 
 
 def _unknown(word: str) -> str:

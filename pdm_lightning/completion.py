@@ -10,6 +10,8 @@ import os
 import shlex
 from pathlib import Path
 
+from pdm_lightning.study import guard_words
+
 COMMANDS = {
     "run": "run one cell, a sweep or an experiment",
     "plan": "show what a run would compute",
@@ -127,9 +129,7 @@ def candidates(line: str) -> list[str]:
         from pdm_lightning.study import store_complete
 
         found = store_complete.candidates(words[1:], word, _folders)
-    elif words[0] in ("fit", "detect", "card", "export"):
-        from pdm_lightning.study import guard_words
-
+    elif words[0] in guard_words.COMMANDS:
         found = guard_words.candidates(words, word, _paths)
     elif words[0] == "compare":
         from pdm_lightning.study import side_by_side_complete

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,27 @@ def cell_of(row: Row) -> tuple[str, ...]:
 COLUMNS = tuple(f.name for f in fields(Row))
 _INTEGERS = frozenset({"seed", "n", "n_attacked"})
 _FLOATS = frozenset({"value", "ci_low", "ci_high"})
+
+
+def row_of(common: dict[str, Any], metric: str, measured: Mapping[str, Any]) -> Row:
+    """The row of a value as artifacts have it: ``value``, ``low``, ``high``, ``n``; n/a where there is no number.
+
+    Parameters
+    ----------
+    common : dict
+        What names the row.
+    """
+    value = measured.get("value")
+    known = value is not None and math.isfinite(value)
+    return Row(
+        **common,
+        metric=metric,
+        value=value if known else None,
+        ci_low=measured.get("low") if known else None,
+        ci_high=measured.get("high") if known else None,
+        n=measured.get("n"),
+        status="ok" if known else "n/a",
+    )
 
 
 def rows_to_csv(rows: Sequence[Row]) -> str:

@@ -13,7 +13,6 @@ from detection import distortion_bound, jacobian_norm, mean_interval, proportion
 from pdm_lightning.devices import strict_float32
 from pdm_lightning.matching import places
 from pdm_lightning.progress import Progress
-from pdm_lightning.stages import features
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.measured import batches, correctly_classified, looked_at, told
 
@@ -28,7 +27,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     ``index``, ``jacobian`` and ``bound`` (eta / ||J||), one row an image.
     """
     parent = node.parents["features"]
-    index, x, _ = correctly_classified(parent, node.spec["images"], context)
+    index, x, _, seen = correctly_classified(parent, node.spec["images"], context)
     classifier = context.classifier(parent.parents["train"], x.device)
     parts = []
     with (
@@ -39,7 +38,6 @@ def build(node: Node, folder: Path, context: Context) -> None:
         for rows in batches(len(x)):
             parts.append(jacobian_norm(lambda part: classifier.embed_and_raw(part)[0], x[rows]).cpu())
             bar.update(len(rows))
-    seen = features.read(context.artifact(parent))["test"]
     right = seen.predicted == seen.labels
     found = distortion_bound(seen.embeddings[right], seen.labels[right], torch.cat(parts))
     if not torch.isfinite(found.per_example).all():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from detection import Interval
+from detection import Features, Interval
 from pdm_lightning.data import to_unit
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages import features
@@ -23,7 +23,9 @@ BATCH = 64
 """Images that are differentiated at a time."""
 
 
-def correctly_classified(parent: Node, images: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+def correctly_classified(
+    parent: Node, images: int, context: Context
+) -> tuple[Tensor, Tensor, Tensor, features.Features]:
     """The correctly classified among the first `images` test images of the fixed order.
 
     Parameters
@@ -41,6 +43,8 @@ def correctly_classified(parent: Node, images: int, context: Context) -> tuple[T
         In [0, 1], on the classifier's device.
     y : (N,) int64 Tensor
         Their classes, there too.
+    seen : Features
+        Of all test images.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def correctly_classified(parent: Node, images: int, context: Context) -> tuple[T
             f"{parent.title}: none of {len(order)} test images is classified correctly: train longer"
         )
     device = context.device(parent.parents["train"])
-    return index, to_unit(data.test[0][index]).to(device), data.test[1][index].to(device)
+    return index, to_unit(data.test[0][index]).to(device), data.test[1][index].to(device), seen
 
 
 def looked_at(parent: Node, images: int, context: Context) -> dict[str, int]:

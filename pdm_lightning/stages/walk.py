@@ -34,7 +34,7 @@ def build(node: Node, folder: Path, context: Context) -> None:
     the last step over that at the start.
     """
     parent = node.parents["features"]
-    index, x, y = correctly_classified(parent, node.spec["images"], context)
+    index, x, y, _ = correctly_classified(parent, node.spec["images"], context)
     classifier = context.classifier(parent.parents["train"], x.device)
     attack, seed = make_attack(node.spec["attack"]), derive(node.spec["seed"], "craft")
     parts = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pdm_lightning.report.rows import Row
+from pdm_lightning.report.rows import Row, row_of
 from pdm_lightning.store import Artifact
 from pdm_lightning.threat import needs
 
@@ -179,14 +179,7 @@ def rows(
             continue
         told = read(artifact)
         common["note"] = "; ".join(part for part in (_cap(told.pop("images", None)), note) if part)
-        yield from (_row(common, metric, found) for metric, found in told.items())
-
-
-def _row(common: dict[str, Any], metric: str, found: dict[str, Any]) -> Row:
-    ok = found["value"] is not None
-    limits: dict[str, Any] = {"ci_low": found.get("low"), "ci_high": found.get("high")} if ok else {}
-    status = "ok" if ok else "n/a"
-    return Row(**common, metric=metric, value=found["value"], n=found["n"], status=status, **limits)
+        yield from (row_of(common, metric, found) for metric, found in told.items())
 
 
 def _cap(images: dict[str, int] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pdm_lightning.card import judge
 from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, StudyResult
-from pdm_lightning.report.rows import Row
+from pdm_lightning.report.rows import Row, row_of
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import averages, compare, measure
@@ -145,11 +144,11 @@ class _Reader:
         )
         for metric in CLEAN[1:]:
             low, high = clean.get("intervals", {}).get(metric, (None, None))
-            yield _row(common, metric, {"value": clean[metric], "low": low, "high": high, "n": clean["n"]})
+            yield row_of(common, metric, {"value": clean[metric], "low": low, "high": high, "n": clean["n"]})
         common["artifact"] = entry.nodes["train"].key
         for metric in TRAINED:
             if trained.get(metric) is not None:
-                yield _row(common, metric, {"value": float(trained[metric])})
+                yield row_of(common, metric, {"value": float(trained[metric])})
 
     def _attacked(self, entry: Entry, common: dict[str, Any], note: str) -> Iterator[Row]:
         node = entry.nodes["score"]
@@ -169,7 +168,7 @@ class _Reader:
         measured = score.json("score.json")
         others = [name for name in measured if name not in (*ATTACKED, "thresholds", "candidates")]
         for metric in (*ATTACKED, *others):
-            yield _row(common, metric, measured[metric])
+            yield row_of(common, metric, measured[metric])
         yield from self._agreement(entry, common)
 
     def _agreement(self, entry: Entry, common: dict[str, Any]) -> Iterator[Row]:
@@ -180,7 +179,7 @@ class _Reader:
             found = artifact.json("proxy.json")
             place = {"artifact": node.key, "attack": "none", "n_attacked": None, "note": ""}
             measured = {"value": found["agreement"], "n": found["images"]}
-            yield _row(common | place, "proxy_agreement", measured)
+            yield row_of(common | place, "proxy_agreement", measured)
 
     def worst(self, runs: Iterable[Worst], notes: dict[str, str]) -> Iterator[Row]:
         """Each image in the hands of the attack that harms it most; the caps of the attacks are its caps.
@@ -208,7 +207,7 @@ class _Reader:
             told = [part for part in dict.fromkeys(told) if part and part != "declared lean"]
             measured = artifact.json("worst.json")
             for metric in (name for name in measured if "@" in name):
-                row = _row(common, metric, measured[metric])
+                row = row_of(common, metric, measured[metric])
                 note = "; ".join([*told, f"{measured['attacks']} attacks"])
                 yield replace(row, n_attacked=measured["images"], note=note)
 
@@ -233,20 +232,6 @@ def _caps(entry: Entry, counts: dict[str, Any]) -> list[str]:
         parts.append(entry.note)
     caps = [f"capped: {', '.join(parts)}"] if parts else []
     return caps + (["declared lean"] if entry.cell.config["attack"].get("lean") else [])
-
-
-def _row(common: dict[str, Any], metric: str, measured: dict[str, Any]) -> Row:
-    value = measured.get("value")
-    known = value is not None and math.isfinite(value)
-    return Row(
-        **common,
-        metric=metric,
-        value=value if known else None,
-        ci_low=measured.get("low") if known else None,
-        ci_high=measured.get("high") if known else None,
-        n=measured.get("n"),
-        status="ok" if known else "n/a",
-    )
 
 
 def _labels(plan: Plan) -> dict[str, dict[str, str]]:
