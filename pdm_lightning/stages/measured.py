@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from detection import Features, Interval
+from detection import Interval
 from pdm_lightning.data import to_unit
 from pdm_lightning.models import Classifier
 from pdm_lightning.stages import features
