@@ -60,8 +60,9 @@ ray: $(BIN)/.developer ## a sweep on a real Ray of this machine
 	$(BIN)/python -m pip install --quiet -e '.[ray]'
 	$(BIN)/python -m tests.integration.on_ray
 
-docs: $(BIN)/.installed ## write the reference of attacks and detection as HTML into docs/api (with pdoc)
+docs: $(BIN)/.installed ## write the reference of attacks and detection into docs/*.md, and as HTML into docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python docs/reference.py
 	$(BIN)/pdoc attacks detection --docformat numpy --output-directory docs/api
 
 clean: ## delete the virtual environment and caches; outputs/ stays

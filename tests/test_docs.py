@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", TUTORIAL, flags=re.DOTALL)
@@ -34,7 +36,28 @@ def test_the_tutorial_is_forty_lines_that_run(tmp_path: Path) -> None:
     assert re.sub(r"[\d.]+", "0", shown) == re.sub(r"[\d.]+", "0", done.stdout)
 
 
+@pytest.mark.parametrize("name", ["attacks", "detection"])
+def test_the_page_of_a_package(name: str, tmp_path: Path) -> None:
+    """What it shows runs, with neither Hydra nor Lightning; its reference is that of today's docstrings."""
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
+    code = REFUSED + "\n".join(
+        re.findall(r"```python\n(.*?)```", text.partition("## Reference")[0], re.DOTALL)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0 and done.stdout, done.stderr
+    write = f"import runpy; print(runpy.run_path({str(DOCS / 'reference.py')!r})['page']({name!r}), end='')"
+    today = subprocess.run(
+        [sys.executable, "-c", write], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert today.returncode == 0, today.stderr
+    assert today.stdout == text, f"docs/{name}.md tells of other docstrings: make docs"
+
+
 def test_links_between_the_pages_lead_somewhere() -> None:
     for page in DOCS.glob("*.md"):
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        words = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", words):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
