@@ -38,13 +38,13 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-class _Map(mmap.mmap):
+class MappedFile(mmap.mmap):
     """A mapped file that knows its address; it stays for as long as a tensor lies in it."""
 
     address: int
 
 
-_MAPS: weakref.WeakSet[_Map] = weakref.WeakSet()
+_MAPS: weakref.WeakSet[MappedFile] = weakref.WeakSet()
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
@@ -72,18 +72,14 @@ def load(path: str | Path) -> dict[str, Tensor]:
     header, start = _header(path)
     with path.open("rb") as file:
         # a tensor without entries has no bytes to map, and a file without any tensor none at all
-        mapped = (
-            _map(file.fileno(), mmap.ACCESS_READ)
-            if any(_span(entry)[1] for entry in header.values())
-            else None
-        )
+        mapped = map_file(file.fileno()) if any(_span(entry)[1] for entry in header.values()) else None
     tensors = {}
     for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:
             known = ", ".join(sorted(_DTYPES))
             raise ValueError(f"{path.name}: tensor {name!r} is {entry['dtype']}: save it as one of {known}")
         offset, size = _span(entry)
-        tensors[name] = _tensor(mapped, start + offset, size, _DTYPES[entry["dtype"]], entry["shape"])
+        tensors[name] = tensor_in(mapped, start + offset, size, _DTYPES[entry["dtype"]], entry["shape"])
     return tensors
 
 
@@ -139,7 +135,37 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     with tempfile.TemporaryFile() as file:
         file.truncate(size)
-        return _tensor(_map(file.fileno(), mmap.ACCESS_WRITE), 0, size, dtype, shape)
+        return tensor_in(map_file(file.fileno(), mmap.ACCESS_WRITE), 0, size, dtype, shape)
+
+
+def map_file(descriptor: int, access: int = mmap.ACCESS_READ) -> MappedFile:
+    """Map an open file that is not empty; it stays mapped for as long as a tensor of `tensor_in` lies in it."""
+    mapped = MappedFile(descriptor, 0, access=access)
+    mapped.address = _seen(mapped, torch.uint8, 1, 0).data_ptr()
+    _MAPS.add(mapped)
+    return mapped
+
+
+def tensor_in(
+    mapped: MappedFile | None, offset: int, size: int, dtype: torch.dtype, shape: Sequence[int]
+) -> Tensor:
+    """Give `size` bytes of a file as a tensor: from `MAPPED` bytes on it lies in the file, else it is read.
+
+    Parameters
+    ----------
+    mapped : MappedFile, optional
+        Left out where there are no bytes.
+    offset, size : int
+        Bytes; the caller has checked that they lie within the file and are those of the shape.
+    dtype : torch.dtype
+    shape : sequence of int
+    """
+    if mapped is None or not size:
+        return torch.empty(tuple(shape), dtype=dtype)
+    # a start between two numbers is no place for a tensor
+    if size < MAPPED or offset % dtype.itemsize:
+        return torch.frombuffer(bytearray(mapped[offset : offset + size]), dtype=dtype).view(tuple(shape))
+    return _seen(mapped, dtype, size // dtype.itemsize, offset).view(tuple(shape))
 
 
 def blocks(tensor: Tensor) -> Iterator[Tensor]:
@@ -218,23 +244,7 @@ def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
     return start, stop - start
 
 
-def _map(file: int, access: int) -> _Map:
-    mapped = _Map(file, 0, access=access)
-    mapped.address = _seen(mapped, torch.uint8, 1, 0).data_ptr()
-    _MAPS.add(mapped)
-    return mapped
-
-
-def _tensor(mapped: _Map | None, offset: int, size: int, dtype: torch.dtype, shape: Any) -> Tensor:
-    if mapped is None or not size:
-        return torch.empty(tuple(shape), dtype=dtype)
-    # a start between two numbers is no place for a tensor
-    if size < MAPPED or offset % dtype.itemsize:
-        return torch.frombuffer(bytearray(mapped[offset : offset + size]), dtype=dtype).view(tuple(shape))
-    return _seen(mapped, dtype, size // dtype.itemsize, offset).view(tuple(shape))
-
-
-def _seen(mapped: _Map, dtype: torch.dtype, count: int, offset: int) -> Tensor:
+def _seen(mapped: MappedFile, dtype: torch.dtype, count: int, offset: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset)

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from detection.mapped import MappedFile, blocks, map_file, release, tensor_in
 from pdm_lightning.durable import replacing
 from pdm_lightning.guard.checks import GuardFileError, record, text
 from pdm_lightning.guard.header import DTYPES, Spec, parse_json, read_specs
@@ -28,10 +28,7 @@ MAX_HEADER = 16 * 2**20
 """Bytes of a header."""
 MAX_BYTES = 16 * 2**30
 """Bytes of a file, unless the caller allows more."""
-MAPPED = 2**28
-"""Float tensors of at least so many bytes are mapped from the file and not read into memory."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_NUMPY = {"F64": np.float64, "F32": np.float32}
 _CHUNK = 2**24
 _METADATA = record(guard=text(MAX_HEADER), sha256=text(64))
 
@@ -118,17 +115,17 @@ class Container:
         return b"".join(parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read all tensors; large ones are mapped.
+        """Read all tensors; large ones lie in the file, and are read-only, see `detection.mapped.load`.
 
         Raises
         ------
         GuardFileError
             Where the content is not what the SHA-256 says, or a float is not finite.
         """
-        digest, found = _digest(self.document), {}
+        digest, found, mapped = _digest(self.document), {}, map_file(self._descriptor)
         for name in sorted(self.specs):
             spec = self.specs[name]
-            tensor = self._tensor(spec)
+            tensor = self._tensor(mapped, spec)
             _add(digest, name, spec.dtype, spec.shape, tensor)
             found[name] = tensor
         if digest.hexdigest() != self.sha256:
@@ -144,17 +141,9 @@ class Container:
                 raise GuardFileError(f"{self.path}: tensor {name!r} has values that are not finite")
         return found
 
-    def _tensor(self, spec: Spec) -> Tensor:
-        size = spec.end - spec.begin
+    def _tensor(self, mapped: MappedFile, spec: Spec) -> Tensor:
         dtype = torch.uint8 if spec.dtype == "BOOL" else DTYPES[spec.dtype]
-        if size >= MAPPED and spec.dtype in _NUMPY and self._start % 8 == 0:
-            with open(self._descriptor, "rb", closefd=False) as file:
-                mapped = np.memmap(file, _NUMPY[spec.dtype], "c", self._start + spec.begin, spec.shape)
-            return torch.from_numpy(mapped)
-        if not size:
-            return torch.empty(spec.shape, dtype=dtype)
-        raw = bytearray(self._bytes(self._start + spec.begin, size))
-        return torch.frombuffer(raw, dtype=dtype).reshape(spec.shape)
+        return tensor_in(mapped, self._start + spec.begin, spec.end - spec.begin, dtype, spec.shape)
 
 
 def write(path: Path, document: str, tensors: Mapping[str, Tensor]) -> None:
@@ -211,8 +200,8 @@ def finite(tensor: Tensor) -> bool:
     """Whether no float of a tensor is NaN or infinite; needs no memory for a mask."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
+    limits = (part.aminmax() for part in blocks(tensor.reshape(-1)))
+    return all(bool(torch.isfinite(low)) and bool(torch.isfinite(high)) for low, high in limits)
 
 
 def _digest(document: str) -> Any:
@@ -233,4 +222,6 @@ def _bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     step = _CHUNK // tensor.dtype.itemsize
     for start in range(0, len(flat), step):
-        yield memoryview(flat[start : start + step].view(torch.uint8).numpy())  # type: ignore[arg-type]
+        part = flat[start : start + step]
+        yield memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        release(part)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from detection import ODIN, DkNN, FeatureSqueezing, ODINInput
+from detection import ODIN, DkNN, FeatureSqueezing, ODINInput, mapped
 from pdm_lightning.guard import Architecture, Guard, GuardFileError, container
 from pdm_lightning.guard.detectors import CHOICES
 from pdm_lightning.models import Classifier, ResNet
@@ -142,8 +142,13 @@ def test_a_network_of_one_s_own_is_handed_over(stripes: Images, tmp_path: Path) 
 def test_large_tensors_are_mapped(
     guard: Guard, file: Path, stripes: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "MAPPED", 1)
-    assert equal(guard, Guard.load(file), stripes(20)[0])
+    let_go = []
+    monkeypatch.setattr(mapped, "MAPPED", 1)
+    monkeypatch.setattr(container, "release", lambda part: let_go.append(mapped.is_mapped(part)))
+    found = Guard.load(file)
+    assert equal(guard, found, stripes(20)[0])
+    # the checksum has looked at all of it, and keeps none of it in memory
+    assert let_go and all(let_go) and mapped.is_mapped(found.detector.state_dict()["kernels"])
 
 
 def test_a_failed_save_leaves_what_was_there(
