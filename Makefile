@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?= experiment=quickstart
+# a process for each core, four at most; a file's tests share what they set up (make test TESTS="-k kde")
+TESTS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ run: $(BIN)/.installed ## run a study, by default the quickstart (make run ARGS=
 	$(BIN)/pdml run $(ARGS)
 
 test: $(BIN)/.developer ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(BIN)/.developer ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ import torch
 # small models; two threads on a busy machine wait for one another
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
+# pytest-xdist hands its terminal's width on to its workers, whose output is no terminal's
+os.environ.pop("COLUMNS", None)
 
 #: Overrides that make a study take seconds; its numbers mean nothing.
 TINY = (

@@ -48,7 +48,7 @@ def print_table(table: Table, console: Console, *, widest: int = WIDTH) -> None:
 def _parts(table: Table, width: int) -> list[list[int]]:
     """Columns in runs that fit `width`, whole groups where they fit; every run repeats the row labels."""
     labels = [text for row in table.rows for text in (row.label + row.marks, row.section)]
-    first = max(map(len, [table.row_header, *labels])) + 2
+    first = min(max(map(len, [table.row_header, *labels])) + 2, width // 2)  # longer ones are wrapped
     needed = [_column_width(table, position) for position in range(len(table.columns))]
     groups = [list(run) for _, run in groupby(range(len(needed)), key=lambda k: table.columns[k].group)]
     room = width - first
@@ -66,14 +66,14 @@ def _parts(table: Table, width: int) -> list[list[int]]:
 
 
 def _column_width(table: Table, position: int) -> int:
-    lines = [table.columns[position].label]
+    lines = [table.columns[position].label, table.columns[position].group]
     lines += [line for row in table.rows for line in _lines(row.cells[position], table.intervals)]
     return max(len(line) for line in lines) + 3
 
 
 def _rich_table(table: Table, columns: list[int], plain: bool) -> RichTable:
     out = RichTable(box=box.SIMPLE_HEAD if not plain else box.ASCII2, pad_edge=False, show_edge=False)
-    out.add_column(Text(_text(table.row_header, plain)), no_wrap=True)
+    out.add_column(Text(_text(table.row_header, plain)))
     grouped, shown = any(table.columns[position].group for position in columns), ""
     for position in columns:
         column = table.columns[position]
@@ -81,7 +81,7 @@ def _rich_table(table: Table, columns: list[int], plain: bool) -> RichTable:
         if grouped:
             group = column.group if column.group != shown else ""
             shown, header = column.group, f"{group}\n{header}"
-        out.add_column(Text(_text(header, plain)), justify="right")
+        out.add_column(Text(_text(header, plain)), justify="right", no_wrap=True)
     section = ""
     for row in table.rows:
         if row.section != section:

@@ -74,6 +74,15 @@ def test_the_terminal_fits_its_width_and_keeps_every_cell(make, width):
     assert "…" not in text and "\x1b" not in text
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_label_wraps_and_takes_no_number_away(make, width):
+    result = make.study([make.auc("mnist", "ce", "fgsm_005", 0.987)], tables=["detection"])
+    result.labels["attack"]["fgsm_005"] = "An attack with words " * 5
+    text = printed(result, width)
+    assert max(map(len, text.splitlines())) <= width and ".987 n=100" in text
+    assert text.count("words") == 5
+
+
 def test_the_terminal_without_unicode_is_plain_ascii(make):
     result = make.full_study()
     result.rows[0].note = "collapsed"
