@@ -117,7 +117,14 @@ def describe(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def strict_float32() -> Iterator[None]:
-    """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored.
+    """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored."""
+    with precise("ieee"), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def precise(products: str) -> Iterator[None]:
+    """Multiply float32 as "ieee" has it everywhere, or as "tf32" on a GPU; all is restored.
 
     PyTorch has two sets of switches for this, and reading the older one raises where only the newer one
     was moved. So both are moved, and the newer one, which is the finer, is restored last.
@@ -127,16 +134,19 @@ def strict_float32() -> Iterator[None]:
     coarse_before = _coarse()
     try:
         if coarse_before is not None:
-            _set_coarse("highest", False)
-        for switch in fine:
-            switch.fp32_precision = "ieee"
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
+            _set_coarse(*(("highest", False) if products == "ieee" else ("high", True)))
+        for switch in fine if products == "ieee" else fine[:_OF_GPU]:
+            switch.fp32_precision = products
+        yield
     finally:
         if coarse_before is not None:
             _set_coarse(*coarse_before)
         for switch, value in zip(fine, fine_before, strict=True):
             switch.fp32_precision = value
+
+
+#: So many of the finer switches are a GPU's.
+_OF_GPU = 3
 
 
 def _fine_switches() -> list[Any]:
