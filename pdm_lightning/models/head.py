@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 
 #: So many images show which layer it is.
 _FEW = 2
+#: One head is looked for at a time: a network's mode is changed for it, and comes back.
+_LOOKING = RLock()
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -93,7 +96,7 @@ def find_head(module: nn.Module, x: Tensor) -> str:
         If there is none or more than one.
     """
     layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
-    with _eval(module), torch.inference_mode(False), torch.enable_grad():
+    with _LOOKING, _eval(module), torch.inference_mode(False), torch.enable_grad():
         few = x.detach()[:_FEW].clone()
         with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
             raw = logits_of(module(few.clone()))
@@ -131,10 +134,16 @@ def _cut(
     return leaf.clone()
 
 
+def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a hook heed this thread's passes alone: others may run through the same layers meanwhile."""
+    thread = get_ident()
+    return lambda *args: hook(*args) if get_ident() == thread else None
+
+
 @contextmanager
 def _hooked(hooks: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
     """Have hooks change the outputs of layers for a while."""
-    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    handles = [layer.register_forward_hook(of_this_thread(hook)) for layer, hook in hooks.items()]
     try:
         yield
     finally:

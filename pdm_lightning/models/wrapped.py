@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pdm_lightning.models.classifier import Classifier
-from pdm_lightning.models.head import averaged, find_head, linear_layers, logits_of, width
+from pdm_lightning.models.head import averaged, find_head, linear_layers, logits_of, of_this_thread, width
 
 
 class WrappedClassifier(Classifier):
@@ -80,12 +80,16 @@ class WrappedClassifier(Classifier):
         # hooked for this call alone: a hook that stays would point to the original after a deep copy
         if self.embedding is None:
             handle = layer.register_forward_pre_hook(
-                lambda _layer, args, kwargs: caught.append(args[0] if args else kwargs["input"]),
+                of_this_thread(
+                    lambda _layer, args, kwargs: caught.append(args[0] if args else kwargs["input"])
+                ),
                 with_kwargs=True,
             )
         else:
             # a copy: an activation in place may follow
-            handle = layer.register_forward_hook(lambda _layer, _args, output: caught.append(_copied(output)))
+            handle = layer.register_forward_hook(
+                of_this_thread(lambda _layer, _args, output: caught.append(_copied(output)))
+            )
         try:
             output = logits_of(self.module(x))
         finally:
