@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def describe(device: torch.device) -> str:
 def strict_float32() -> Iterator[None]:
     """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored.
 
+    The switches are the process's: of the threads that are inside at a time, the first moves them and the last
+    puts them back.
+    """
+    with _SWITCHES, torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def _switched() -> Iterator[None]:
+    """Move the switches for a while.
+
     PyTorch has two sets of switches for this, and reading the older one raises where only the newer one
     was moved. So both are moved, and the newer one, which is the finer, is restored last.
     """
@@ -130,13 +142,35 @@ def strict_float32() -> Iterator[None]:
             _set_coarse("highest", False)
         for switch in fine:
             switch.fp32_precision = "ieee"
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
+        yield
     finally:
         if coarse_before is not None:
             _set_coarse(*coarse_before)
         for switch, value in zip(fine, fine_before, strict=True):
             switch.fp32_precision = value
+
+
+class _Shared:
+    """A context that the first of several threads enters, and the last one leaves."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._make, self._entered = make, contextlib.ExitStack()
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._entered.enter_context(self._make())
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._entered.close()
+
+
+_SWITCHES = _Shared(_switched)
 
 
 def _fine_switches() -> list[Any]:
