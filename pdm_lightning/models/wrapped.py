@@ -61,6 +61,17 @@ class WrappedClassifier(Classifier):
         """The readout of the network alone: "direct" or "reverse"."""
         return "direct" if self.negate else self.readout
 
+    def centre(self, x: Tensor) -> Tensor:
+        """Scale images to what the network sees, in the precision of its weights.
+
+        Raises
+        ------
+        ValueError
+            If mean or std are of another number of channels.
+        """
+        weights = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return super().centre(x).to(next(weights, x.dtype))
+
     def locate(self, x: Tensor) -> None:
         """Find the head, for whom passes of its own through the network are needed."""
         self._layer(self.centre(x))

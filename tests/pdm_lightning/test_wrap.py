@@ -198,6 +198,15 @@ def test_logits_are_the_network_s_own_and_linear_in_the_embedding(widths, classe
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("embedding", [None, "2"])
+def test_a_network_in_float64_takes_images_in_float32(embedding):
+    net, x = small().double(), images().requires_grad_()
+    z, logits = Classifier.wrap(net, embedding, mean=0.5, std=0.5).embed_and_logits(x)
+    torch.testing.assert_close(logits, net((x.double() - 0.5) / 0.5))
+    assert z.dtype == logits.dtype == torch.float64
+    assert torch.autograd.grad(logits.sum(), x)[0].dtype == torch.float32
+
+
 def test_the_input_gradient_agrees_with_finite_differences():
     model = Classifier.wrap(small(), mean=0.4, std=0.3).double()
     x = images(1, dtype=torch.float64).requires_grad_()
