@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     Raises
     ------
     ValueError
-        If `readout` is unknown, K < 2 or a std is not positive.
+        If `readout` is unknown, K < 2, a mean is not finite, or a std not positive and finite.
     """
 
     mean: Tensor
@@ -64,9 +64,16 @@ class Classifier(nn.Module):
             raise ValueError(f"readout {readout!r} is unknown: choose direct or reverse")
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}: use other data")
-        shift, scale = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
-        if not bool((scale > 0).all()):
-            raise ValueError(f"std {std} is not positive: give the scale of the pixels")
+        try:
+            shift, scale = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"mean {mean!r}, std {std!r}: give numbers, one each or one a channel"
+            ) from error
+        if not bool(torch.isfinite(shift).all()):
+            raise ValueError(f"mean {mean} is not finite: give the centre of the pixels")
+        if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+            raise ValueError(f"std {std} is not positive and finite: give the scale of the pixels")
         self.num_classes, self.readout = num_classes, readout
         # not in the state: they belong to the config, and a weights file stays weights
         self.register_buffer("mean", shift, persistent=False)
