@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 #: So many images show which layer it is.
-_FEW = 2
-#: One head is looked for at a time: a network's mode is changed for it, and comes back.
+FEW = 2
+#: A network's mode is changed while it is looked into.
 _LOOKING = RLock()
 
 
@@ -107,8 +107,8 @@ def find_head(module: nn.Module, x: Tensor) -> str:
         If there is none or more than one, or the logits are not finite.
     """
     layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
-    with _LOOKING, _eval(module), torch.inference_mode(False), torch.enable_grad():
-        few = x.detach()[:_FEW].clone()
+    with looking(module), torch.inference_mode(False), torch.enable_grad():
+        few = x.detach()[:FEW].clone()
         with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
             raw = logits_of(module(few.clone()))
         if not bool(torch.isfinite(raw).all()):
@@ -220,12 +220,13 @@ def _broken(module: nn.Module) -> str:
 
 
 @contextmanager
-def _eval(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each part's own mode comes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def looking(module: nn.Module) -> Iterator[None]:
+    """Look into a network, in eval mode and one thread at a time; each part's own mode comes back."""
+    with _LOOKING:
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
