@@ -94,11 +94,12 @@ class Classifier(nn.Module):
         ----------
         module
             Maps images (N, C, H, W) to logits (N, K), or to an object with ``logits`` (a Hugging Face image model), in
-            float32 or float64. It is used, not copied.
+            float32 or float64. Of probabilities the logits are taken that a softmax made them of, or their logarithm.
+            It is used, not copied; several threads may pass images through at a time.
         embedding
             Name of a layer as in ``module.named_modules()``, e.g. "avgpool"; its output is flattened. None: the input
             of the last linear layer (or convolution of one pixel) that runs and leads to the logits, found on the
-            first pass; the mean over positions, where the layer looks at several.
+            first pass; the mean over positions, where the layer looks at several and the logits are their mean.
         num_classes
             K. None: the outputs of the linear layer that was registered last.
         readout
@@ -109,8 +110,8 @@ class Classifier(nn.Module):
         Raises
         ------
         ValueError
-            If there is no such layer, no linear one, or the weights are float16 or bfloat16. On the first pass: if the
-            embedding is not found, or K is another.
+            If there is no such layer, no linear one, or the network is TorchScript, quantised, or of float16 or
+            bfloat16. On the first pass: if the embedding is not found, or K is another.
 
         Examples
         --------

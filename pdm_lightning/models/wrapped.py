@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from pdm_lightning.models.head import (
     width,
 )
 from pdm_lightning.models.probabilities import logarithm, undone
+
+#: Modules of PyTorch's that have quantised layers.
+_QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(\w+\.)*quantized\b")
 
 
 class WrappedClassifier(Classifier):
@@ -50,8 +54,8 @@ class WrappedClassifier(Classifier):
         negate: bool = False,
     ) -> None:
         nn.Module.__init__(self)
+        _check(module)
         self._setup(width(module) if num_classes is None else num_classes, readout, mean, std)
-        _check_dtype(module)
         names = [name for name, _ in module.named_modules() if name]
         if embedding is None and not linear_layers(module):
             raise ValueError(
@@ -154,8 +158,22 @@ def _copied(output: Any) -> Any:
     return output.clone() if isinstance(output, Tensor) else output
 
 
-def _check_dtype(module: nn.Module) -> None:
-    halves = {p.dtype for p in module.parameters()} & {torch.float16, torch.bfloat16}
+def _check(module: nn.Module) -> None:
+    """Refuse what has no layers to look into, or no gradients."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"a {type(module).__name__} is no network: wrap an nn.Module")
+    parts = list(module.modules())
+    if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+        raise ValueError(
+            "the network is TorchScript, whose layers cannot be looked into: wrap the network that it was made of"
+        )
+    dtypes = {p.dtype for p in module.parameters()}
+    if dtypes & {torch.int8, torch.uint8} or any(_QUANTISED.match(type(part).__module__) for part in parts):
+        raise ValueError(
+            "the network is quantised, and gradients and densities of embeddings need floats: wrap the network that it "
+            "was made of"
+        )
+    halves = dtypes & {torch.float16, torch.bfloat16}
     if halves:
         raise ValueError(
             f"the network's weights are {str(halves.pop()).removeprefix('torch.')}, and gradients and densities of "

@@ -106,6 +106,44 @@ def test_the_reason_why_no_head_is_found_is_told(net, told):
         Classifier.wrap(net)(images())
 
 
+def quantised() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8)
+
+
+def whole() -> nn.Module:
+    net = small()
+    net[1].weight = nn.Parameter(torch.ones(8, 64, dtype=torch.int8), requires_grad=False)
+    return net
+
+
+def traced() -> nn.Module:
+    return nn.Sequential(torch.jit.trace(small(), images()))
+
+
+@pytest.mark.parametrize("more", [{}, {"num_classes": 3}, {"num_classes": 3, "embedding": "2"}])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: torch.jit.script(small()), "is TorchScript"),
+        (traced, "is TorchScript"),
+        (quantised, "is quantised"),
+        (whole, "is quantised"),
+    ],
+    ids=["script", "trace", "quantised", "int8"],
+)
+@pytest.mark.filterwarnings("ignore")  # of ways that PyTorch leaves
+def test_torchscript_and_quantised_networks_are_told_at_once(make, told, more):
+    with pytest.raises(
+        ValueError, match=rf"^the network {told}, [^\n]*: wrap the network that it was made of$"
+    ):
+        Classifier.wrap(make(), **more)
+
+
+def test_a_function_is_no_network():
+    with pytest.raises(ValueError, match=r"a function is no network: wrap an nn\.Module"):
+        Classifier.wrap(lambda x: x)
+
+
 def test_weights_that_are_not_finite_are_named():
     net = small()
     with torch.no_grad():
