@@ -1,7 +1,7 @@
 """Scoring: how adversarial an input looks to a detector, and how well detectors and embeddings do.
 
 Every detector follows one sign: a higher score means more adversarial. The room needs torch, numpy,
-safetensors and scikit-learn alone; two detectors (`detection.ood`) call pytorch-ood.
+safetensors, SciPy and scikit-learn alone; two detectors (`detection.ood`) call pytorch-ood.
 """
 
 from __future__ import annotations
