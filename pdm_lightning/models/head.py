@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 #: So many images show which layer it is.
-FEW = 2
+_FEW = 2
 #: A network's mode is changed while it is looked into.
 _LOOKING = RLock()
 
@@ -108,7 +108,7 @@ def find_head(module: nn.Module, x: Tensor) -> str:
     """
     layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
     with looking(module), torch.inference_mode(False), torch.enable_grad():
-        few = x.detach()[:FEW].clone()
+        few = x.detach()[:_FEW].clone()
         with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
             raw = logits_of(module(few.clone()))
         if not bool(torch.isfinite(raw).all()):

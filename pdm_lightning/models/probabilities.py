@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor, nn
 
-from pdm_lightning.models.head import FEW, averaged, logits_of, looking, of_this_thread
+from pdm_lightning.models.head import averaged, logits_of, looking, of_this_thread
 
-#: Sums of rounded probabilities differ from 1 by less.
-_NEAR = 1e-3
+#: So many images of noise show what a network puts out.
+_MANY = 8
 
 
 def undone(module: nn.Module, x: Tensor, head: str) -> str:
     """How a network's outputs become logits, where they are probabilities or their logarithms.
+
+    It is asked of noise, so that the answer is the network's, whichever images come first.
 
     Parameters
     ----------
     module
         In whatever mode; it is asked in eval mode, and left as it was.
     x
-        (N, C, H, W) as the network takes them; the first two are passed.
+        (N, C, H, W) as the network takes them.
     head
         Name of its head; "" where it is not known.
 
@@ -30,28 +32,40 @@ def undone(module: nn.Module, x: Tensor, head: str) -> str:
     {"", "head", "log"}
         They are logits already; the head's own output is; their logarithm is.
     """
-    caught: list[Any] = []
+    noise = torch.rand(_MANY, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+    caught: list[Tensor] = []
     hook = of_this_thread(lambda _layer, _inputs, output: caught.append(output.clone()))
     handle = module.get_submodule(head).register_forward_hook(hook) if head else None
     try:
         with looking(module), torch.no_grad():
-            out = logits_of(module(x.detach()[:FEW].clone()))
+            out = logits_of(module(noise))
     finally:
         if handle is not None:
             handle.remove()
-    likely = [how for how, p in (("log", out), ("", out.exp())) if _sums_to_one(p)]
-    if not likely:
+    if _sums_to_one(out):
+        how, logs = "log", logarithm(out)
+    elif _sums_to_one(out.exp()):
+        how, logs = "", out
+    else:
         return ""
-    if len(caught) == 1:
-        own = averaged(caught[0], module.get_submodule(head)).softmax(dim=1)
-        p = out if likely[0] else out.exp()
-        if own.shape == p.shape and torch.allclose(own, p, rtol=_NEAR, atol=_NEAR):
-            return "head"
-    return likely[0]
+    if len(caught) == 1 and _is_softmax(logs, averaged(caught[0], module.get_submodule(head))):
+        return "head"
+    return how
 
 
 def _sums_to_one(p: Tensor) -> bool:
-    return bool((p >= 0).all()) and bool(((p.sum(dim=1) - 1).abs() <= _NEAR).all())
+    near = max(1e-4, 2 * torch.finfo(p.dtype).eps)
+    return bool((p >= 0).all()) and bool(((p.sum(dim=1) - 1).abs() <= near).all())
+
+
+def _is_softmax(logs: Tensor, own: Tensor) -> bool:
+    """Whether logarithms of probabilities differ among classes as logits do, where they are not rounded to 0."""
+    if own.shape != logs.shape:
+        return False
+    top = logs.argmax(dim=1, keepdim=True)
+    logs, own = (value - value.gather(1, top) for value in (logs, own))
+    seen = logs > math.log(torch.finfo(logs.dtype).tiny)
+    return bool((logs - own)[seen].abs().max() <= 1e-2 * own[seen].abs().max())
 
 
 def logarithm(p: Tensor) -> Tensor:

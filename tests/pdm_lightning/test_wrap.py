@@ -68,6 +68,15 @@ class Scaled(nn.Module):
         return x * self.factor
 
 
+class As(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
 class Logarithm(nn.Module):
     def forward(self, x):
         return x.log()
@@ -114,9 +123,10 @@ def test_of_a_network_that_ends_with_a_softmax_the_head_gives_the_logits(after):
     [
         (lambda: small(nn.Softmax(dim=1)), "2"),
         (lambda: small(Scaled(0.5), nn.Softmax(dim=1)), None),
+        (lambda: small(Scaled(0.98), nn.Softmax(dim=1)), None),
         (lambda: small(nn.Softmax(dim=1)).double(), "2"),
     ],
-    ids=["named", "temperature", "float64"],
+    ids=["named", "temperature", "slight", "float64"],
 )
 def test_where_no_head_gives_them_the_logarithm_of_probabilities_does(net, embedding):
     net, x = net(), images()
@@ -127,6 +137,22 @@ def test_where_no_head_gives_them_the_logarithm_of_probabilities_does(net, embed
     assert torch.equal(model.predict(x), torch.zeros(4, dtype=torch.int64))
     torch.testing.assert_close(logits.softmax(dim=1), net(x.to(logits.dtype)))
     assert torch.isfinite(torch.autograd.grad(logits.sum(), x)[0]).all()
+
+
+def test_outputs_that_sum_to_one_on_the_first_images_alone_are_no_probabilities():
+    net = small(nn.Sigmoid())
+    with torch.no_grad():
+        net[3].weight.mul_(1e4)
+        net[3].bias.copy_(torch.tensor([60.0, -60, -60]) - net[3].weight @ net[:3](images(1))[0])
+    x = images(1)
+    torch.testing.assert_close(net(x), torch.tensor([[1.0, 0, 0]]))
+    assert torch.equal(Classifier.wrap(net)(x), net(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_few_digits_are_recognised(dtype):
+    net = small(nn.Softmax(dim=1), As(dtype))
+    assert torch.equal(Classifier.wrap(net)(images()), net[:4](images()))
 
 
 def test_log_probabilities_without_a_head_stay_as_they_are():
