@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request that cannot be met.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the process is ours
+        # read at PyTorch's first tensor: large tensors on a CPU in pages of 2 MiB, where Linux leaves it to programs
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         with _without_collector(words[:1] == ["plan"]):
             status = _dispatch(words)

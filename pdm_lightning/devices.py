@@ -123,13 +123,13 @@ def strict_float32() -> Iterator[None]:
     The switches are the process's: of the threads that are inside at a time, the first moves them and the last
     puts them back.
     """
-    with _SWITCHES, torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with _STRICT, torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
 
 @contextlib.contextmanager
-def _switched() -> Iterator[None]:
-    """Move the switches for a while.
+def precise(products: str) -> Iterator[None]:
+    """Multiply float32 as "ieee" has it everywhere, or as "tf32" on a GPU; all is restored.
 
     PyTorch has two sets of switches for this, and reading the older one raises where only the newer one
     was moved. So both are moved, and the newer one, which is the finer, is restored last.
@@ -139,9 +139,9 @@ def _switched() -> Iterator[None]:
     coarse_before = _coarse()
     try:
         if coarse_before is not None:
-            _set_coarse("highest", False)
-        for switch in fine:
-            switch.fp32_precision = "ieee"
+            _set_coarse(*(("highest", False) if products == "ieee" else ("high", True)))
+        for switch in fine if products == "ieee" else fine[:_OF_GPU]:
+            switch.fp32_precision = products
         yield
     finally:
         if coarse_before is not None:
@@ -170,7 +170,9 @@ class _Shared:
                 self._entered.close()
 
 
-_SWITCHES = _Shared(_switched)
+_STRICT = _Shared(lambda: precise("ieee"))
+#: So many of the finer switches are a GPU's.
+_OF_GPU = 3
 
 
 def _fine_switches() -> list[Any]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pdm_lightning.losses import CombinedLoss, Outputs, check_layers, look
 from pdm_lightning.models import Classifier
 from pdm_lightning.optimization import lr_factor, make_optimizer
+from pdm_lightning.pace import align, check_precision
 from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
 
@@ -60,12 +61,16 @@ class PDMModule(pl.LightningModule):
         frozen copy in eval mode is asked, which is no part of this module's parameters, state or checkpoints.
     replica
         Which of the processes that train together this one is.
+    precision
+        "float32", "tf32" (for whoever runs the module: see `pdm_lightning.pace.running`) or "bf16": the network
+        computes in bfloat16 where PyTorch holds that to be safe, its weights, the loss and the optimizer in float32.
 
     Raises
     ------
     ValueError
-        If `forward` is unknown, `log_every` is below 1, the teacher has another number of classes, the loss sees a
-        layer that the classifier has not, or takes gradients of its own where several processes train together.
+        If `forward` or `precision` is unknown, `log_every` is below 1, the teacher has another number of classes, the
+        loss sees a layer that the classifier has not, or takes gradients of its own where several processes train
+        together.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class PDMModule(pl.LightningModule):
         log_every: int = 20,
         teacher: Classifier | None = None,
         replica: Replica = ALONE,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if forward not in ("concatenated", "separate"):
@@ -95,6 +101,7 @@ class PDMModule(pl.LightningModule):
             raise ValueError(f"trainer.devices={replica.count}: {ONE_DEVICE}")
         self.classifier, self.loss, self.replica = classifier, loss, replica
         self.optimizer_spec = dict(optimizer_spec)
+        self.bf16 = check_precision(precision) == "bf16"
         self.separate, self.seed, self.log_every = forward == "separate", seed, log_every
         self.factor = lr_factor(self.optimizer_spec.get("schedule"), total_steps)
         self.floors = loss.floors(classifier.num_classes)
@@ -166,6 +173,10 @@ class PDMModule(pl.LightningModule):
         self._check(table, first)
         self._log_row("train", table.mean(dim=0).tolist(), lr=self._optimizer.param_groups[0]["lr"])
 
+    def on_train_start(self) -> None:
+        """Bring what a checkpoint held into the layout of the weights."""
+        align(self._optimizer)
+
     def on_validation_start(self) -> None:
         """Check the training before validating it."""
         self.flush()
@@ -200,7 +211,10 @@ class PDMModule(pl.LightningModule):
         # the last batch of a validation may be uneven: every process computes all of it
         replica = self.replica if self.replica.divides(len(y) // branches) else ALONE
         x = replica.share(batch["x"], branches)
-        seen = look(self.classifier, x, self.loss.taps, self.loss.places, branches if separate else 1)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            seen = look(self.classifier, x, self.loss.taps, self.loss.places, branches if separate else 1)
+        if self.bf16:
+            seen = seen.float()
         answers = self._answers(x)
         if answers is not None:
             answers = replica.gather(answers, branches)

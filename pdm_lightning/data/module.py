@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from pdm_lightning.data.pairs import pair_indices
 from pdm_lightning.seeding import generator
 
 Batch = dict[str, Any]
+
+#: Validation takes this share of a training's passes at most, its last one apart, and is not left out below so many
+#: images. A training image is passed forward and backward, which takes three times as long as forward alone.
+VALIDATION_SHARE, VALIDATION_FREE, PASSES = 0.1, 1000, 3
 
 
 class PDMDataModule(pl.LightningDataModule):
@@ -85,6 +90,16 @@ class PDMDataModule(pl.LightningDataModule):
         """Lightning epochs that hold `total_steps`."""
         return -(-self.total_steps // self.segment)
 
+    @property
+    def segments_of_validation(self) -> int:
+        """Segments from one validation to the next: as many as keep it to its share."""
+        images, trained = len(self.data.validation[1]), PASSES * self.segment * self.batch_size
+        return math.ceil(images / (VALIDATION_SHARE * trained)) if images > VALIDATION_FREE else 1
+
+    def validates(self, segment: int) -> bool:
+        """Whether a segment ends with a validation; the last one does."""
+        return (segment + 1) % self.segments_of_validation == 0 or segment + 1 == self.segments
+
     def batch_at(self, step: int) -> Batch:
         """The training batch of a global step: a pure function of the seed and the step."""
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -100,8 +115,12 @@ class PDMDataModule(pl.LightningDataModule):
         return DataLoader(_Steps(self, range(start, stop)), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation split once, order and partners fixed by the seed; the last batch may be shorter."""
-        return DataLoader(_Validation(self), batch_size=None)
+        """The validation split once, order and partners fixed by the seed; the last batch may be shorter.
+
+        Nothing where the segment that the trainer stands at ends without a validation.
+        """
+        due = self.trainer is None or self.validates(self.trainer.current_epoch)
+        return DataLoader(_Validation(self) if due else _Nothing(), batch_size=None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Images to float32 in [0, 1]; those of training are cropped and flipped first, by (seed, step)."""
@@ -157,6 +176,16 @@ class _Steps(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         return self.module.batch_at(self.steps[index])
+
+
+class _Nothing(Dataset):
+    """No batch: Lightning leaves the validation out."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> Batch:
+        raise IndexError(index)
 
 
 class _Validation(Dataset):

@@ -37,6 +37,11 @@ class Sight:
     layers: dict[str, Tensor]
     places: dict[str, tuple[Tensor, ...]]
 
+    def float(self) -> Sight:
+        """The same in float32; the places stay, they are what gradients are taken at."""
+        layers = {name: layer.float() for name, layer in self.layers.items()}
+        return Sight(self.embeddings.float(), self.logits.float(), layers, self.places)
+
 
 def look(
     classifier: Classifier,

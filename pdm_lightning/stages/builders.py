@@ -72,6 +72,7 @@ _TRAIN = (
     "pdm_lightning.lit",
     "pdm_lightning.norm",
     "pdm_lightning.optimization",
+    "pdm_lightning.pace",
     "pdm_lightning.replicas",
     "pdm_lightning.stages.begun",
     "pdm_lightning.stages.ddp",

@@ -15,6 +15,7 @@ import torch
 from pdm_lightning.crew import Crew, Say
 from pdm_lightning.data import load_data
 from pdm_lightning.devices import several, share_of_threads
+from pdm_lightning.pace import Pace
 from pdm_lightning.progress import Progress
 from pdm_lightning.replicas import Replica, check_shares, join, meeting_point
 from pdm_lightning.stages.begun import begin
@@ -49,6 +50,8 @@ class Job:
         CPU threads of each process.
     watched
         Whether the rows of the log are said after each segment.
+    pace
+        How each process runs it.
     """
 
     spec: dict[str, Any]
@@ -60,6 +63,7 @@ class Job:
     places: tuple[str, ...]
     threads: int
     watched: bool
+    pace: Pace
 
 
 def train_together(
@@ -70,6 +74,7 @@ def train_together(
     teacher: Node | None,
     count: int,
     logged: dict[str, Any],
+    pace: Pace,
 ) -> None:
     """Train with `count` processes into ``folder``, going on from an earlier call's checkpoint.
 
@@ -99,6 +104,7 @@ def train_together(
         places=tuple(map(str, places)),
         threads=share_of_threads(places[0], count),
         watched=context.watch is not None,
+        pace=pace,
     )
     if context.progress:
         print(f"{what(teacher)} {_told(job, begun.batch_size)}", file=sys.stderr, flush=True)
@@ -149,4 +155,4 @@ def _work(say: Say, job: Job, rank: int, port: int) -> None:
     watch = (lambda rows: say((0, {}, rows))) if job.watched else None
     log: AbstractContextManager[list[Any]] = nullcontext([]) if rank else tracking(**job.logged)
     with log as loggers:
-        proceed(data, begun, places, replica, loggers, show, teacher, watch)
+        proceed(data, begun, places, replica, loggers, show, teacher, watch, job.pace)

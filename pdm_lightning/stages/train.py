@@ -13,11 +13,13 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from pdm_lightning.data.base import to_unit
 from pdm_lightning.devices import pick_device
 from pdm_lightning.durable import sync, write_text
 from pdm_lightning.lit import PDMModule
 from pdm_lightning.models import Classifier
 from pdm_lightning.norm import join_norms
+from pdm_lightning.pace import USUAL, Pace, arrange, running
 from pdm_lightning.progress import Progress
 from pdm_lightning.replicas import ALONE, Replica
 from pdm_lightning.seeding import derive
@@ -47,6 +49,7 @@ def fit(
     progress: bool = True,
     teacher: Classifier | None = None,
     watch: Watch | None = None,
+    pace: Pace = USUAL,
 ) -> dict[str, Any]:
     """Train a classifier on a data set and write it into a folder.
 
@@ -60,10 +63,11 @@ def fit(
         Train and validation splits are used; the test split is not.
     spec
         ``model``, ``defense`` and ``optimizer`` as in ``conf/`` (of the terms, those in ``defense.use``),
-        ``seed``, ``augment`` (None: none), and ``train``: ``steps`` or, where None, ``epochs``;
-        ``batch_size``; ``segment``; ``log_every`` (steps of a row of log.csv, default 20). ``start``: where the
-        weights are that ``model.weights`` tells of, see :func:`pdm_lightning.stages.start.start`. A defence that uses
-        no term takes no step: the classifier is published as it is.
+        ``seed``, ``augment`` (None: none), ``precision`` (default float32), and
+        ``train``: ``steps`` or, where None, ``epochs``; ``batch_size``; ``segment``; ``log_every`` (steps of a row of
+        log.csv, default 20). ``start``: where the weights are that ``model.weights`` tells of, see
+        :func:`pdm_lightning.stages.start.start`. A defence that uses no term takes no step: the classifier is published
+        as it is.
     folder
         Receives ``model.safetensors``, ``train.json`` and ``log.csv``.
     device
@@ -78,6 +82,8 @@ def fit(
     watch
         Sees all rows of the log after each segment but the last, when the checkpoint is saved; what it raises ends the
         call.
+    pace
+        How it is run; a resume has to keep to it for exactly the same weights.
 
     Returns
     -------
@@ -100,7 +106,9 @@ def fit(
     if begun.result is not None:
         return begun.result
     with Progress(begun.steps, what(teacher), enabled=progress, done=begun.done) as bar:
-        result = proceed(dataset, begun, [pick_device(device)], ALONE, loggers, bar.update, teacher, watch)
+        result = proceed(
+            dataset, begun, [pick_device(device)], ALONE, loggers, bar.update, teacher, watch, pace
+        )
     assert result is not None
     return result
 
@@ -119,6 +127,7 @@ def proceed(
     show: Show,
     teacher: Classifier | None,
     watch: Watch | None = None,
+    pace: Pace = USUAL,
 ) -> dict[str, Any] | None:
     """Train from where it stands, alone or as one of several processes that have met before.
 
@@ -132,7 +141,7 @@ def proceed(
         Which of them this process is.
     show
         Takes the number of steps that were done and, by name, what else there is to show.
-    teacher, watch
+    teacher, watch, pace
         See `fit`.
 
     Returns
@@ -141,6 +150,7 @@ def proceed(
         As :func:`fit`; None in all processes but the first, which has written it.
     """
     where, spec = places[replica.rank], begun.spec
+    precision = str(spec.get("precision", "float32"))
     data = batches(dataset, spec, begun.saved.get("segment"))
     with calm(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(derive(spec["seed"], "init"))
@@ -150,9 +160,13 @@ def proceed(
         if replica.count > 1:
             join_norms(classifier, where)
         module = _module(classifier, spec, data.total_steps, teacher, replica)
+        example = to_unit(dataset.train[0][:2]).to(where)
+        looked_into = bool(module.loss.taps or module.loss.places)
+        arrange(classifier.to(where), example, pace, precision, looked_into=looked_into)
         segments = Segments(begun, data.segment, show, first=replica.rank == 0, watch=watch)
         trainer = make_trainer(places, replica, data.segments, begun.folder, loggers, segments)
-        run_trainer(trainer, module, data, begun.checkpoint if begun.saved else None)
+        with running(precision, where):
+            run_trainer(trainer, module, data, begun.checkpoint if begun.saved else None)
     if replica.count > 1:
         dist.destroy_process_group()
     if replica.rank:
@@ -250,4 +264,5 @@ def _module(
         log_every=int(spec["train"].get("log_every", 20)),
         teacher=teacher,
         replica=replica,
+        precision=str(spec.get("precision", "float32")),
     )

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdm_lightning.pace import Pace
 from pdm_lightning.stages.context import Context, write_json
 from pdm_lightning.stages.ddp import train_together
 from pdm_lightning.stages.train import fit
@@ -44,9 +45,11 @@ def train(
         "name": node.title,
         "tags": axis_tags(axes),
     }
-    devices = node.runtime["trainer"].get("devices", 1)
+    trainer = node.runtime["trainer"]
+    devices = trainer.get("devices", 1)
+    pace = Pace(trainer.get("channels_last"), bool(trainer.get("compile", False)))
     if devices > 1 and spec["defense"]["use"]:
-        train_together(node, spec, folder, context, teacher, devices, logged)
+        train_together(node, spec, folder, context, teacher, devices, logged, pace)
         return
     device = context.device(node)
     taught_by = None if teacher is None else context.classifier(teacher, device)
@@ -60,4 +63,5 @@ def train(
             progress=context.progress,
             teacher=taught_by,
             watch=None if context.watch is None else partial(context.watch, node),
+            pace=pace,
         )

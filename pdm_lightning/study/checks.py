@@ -109,14 +109,20 @@ def text(config: Mapping[str, Any], key: str, *, optional: bool = False) -> None
 
 
 def trainer(config: Mapping[str, Any]) -> None:
-    """ValueError unless there is such a device somewhere, and so many can share the budget's batch."""
+    """ValueError unless there is such a device somewhere, so many can share the batch, and it can be run so."""
     # PyTorch, which composing need not wait for
     from pdm_lightning.devices import first_gpu
+    from pdm_lightning.pace import check_precision
     from pdm_lightning.replicas import check_shares
 
     first_gpu(shown(at(config, "trainer.device")))
     number(config, "trainer.threads", 1, optional=True)
-    count = config["trainer"].get("devices", 1)  # an option of the user's own may lack it
+    # an option of the user's own may lack what follows
+    check_precision(config["trainer"].get("precision", "float32"))
+    for key in ("channels_last", "compile"):
+        if config["trainer"].get(key) is not None:
+            flag(config, f"trainer.{key}")
+    count = config["trainer"].get("devices", 1)
     check_number("trainer.devices", count, 1)
     check_shares(at(config, "budget.train.batch_size"), count)
 

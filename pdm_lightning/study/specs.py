@@ -51,7 +51,7 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
             f"defense={config['defense']['name']} takes no step, and model={config['model']['name']} has random "
             "weights: model.weights=FILE names those of a trained network"
         )
-    return {
+    spec = {
         "data": data_spec(config["data"], prints),
         "augment": config["data"].get("augment"),
         "model": model,
@@ -60,6 +60,8 @@ def train_spec(config: Config, prints: dict[str, str]) -> dict[str, Any]:
         "train": {key: value for key, value in config["budget"]["train"].items() if key != "segment"},
         "seed": config["seed"],
     }
+    precision = config["trainer"].get("precision", "float32")
+    return spec if precision == "float32" else spec | {"precision": precision}
 
 
 @lru_cache(maxsize=1024)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from pdm_lightning.cli import main
 from pdm_lightning.crew import WorkerFailed
 from pdm_lightning.holder import process_start
+from pdm_lightning.pace import USUAL
 from pdm_lightning.stages import ddp, training
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Store
@@ -196,9 +197,10 @@ def test_a_process_opens_the_teacher_and_the_first_one_alone_logs(
     seen: dict[int, tuple[Any, ...]] = {}
 
     def proceed(
-        data: Any, begun: Any, places: Any, replica: Any, loggers: Any, show: Any, teacher: Any, watch: Any
+        _data: Any, begun: Any, _places: Any, replica: Any, loggers: Any, _show: Any, *rest: Any
     ) -> None:
-        assert watch is None
+        teacher, watch, pace = rest
+        assert (watch, pace) == (None, USUAL)
         seen[replica.rank] = len(loggers), teacher.state_dict(), begun.steps
 
     class Here:

@@ -166,3 +166,23 @@ def test_lightning_sees_every_step_once_also_after_a_resume(tmp_path) -> None:
     late, _ = run(fresh(), 3, tmp_path, str(tmp_path / "early.ckpt"))
     assert early.steps + late.steps == list(range(10))
     assert torch.equal(late.weight, whole.weight)
+
+
+def large_validation(images: int) -> ImageData:
+    def split(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(n, 1, 8, 8, dtype=torch.uint8), torch.arange(n) % 2
+
+    return ImageData("plain", split(64), split(images), split(4), ["a", "b"])
+
+
+def test_a_large_validation_takes_a_tenth_of_the_passes_and_ends_the_training(tmp_path) -> None:
+    # a segment: 2 steps of 64 images, each three passes: 384; 1,001 passes are a tenth of 26.07 segments
+    module = PDMDataModule(large_validation(1001), batch_size=64, segment=2, total_steps=60)
+    assert [s for s in range(30) if module.validates(s)] == [26, 29]
+    module = PDMDataModule(large_validation(1000), batch_size=64, segment=2, total_steps=60)
+    assert all(module.validates(s) for s in range(30))
+    # as many passes as MNIST's 50 steps of 128 images: 26 % of them without the rule
+    long = PDMDataModule(large_validation(5000), batch_size=64, segment=100, total_steps=600)
+    assert [s for s in range(6) if long.validates(s)] == [2, 5]
+    recorder, _ = run(PDMDataModule(large_validation(1001), 64, segment=1, total_steps=3), 3, tmp_path)
+    assert (recorder.steps, recorder.validations) == ([0, 1, 2], 1001)
