@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def pick_layer(name: str, embeddings: Tensor, logits: Tensor, layers: Mapping[st
 
 @contextmanager
 def tapped(model: nn.Module, names: Collection[str]) -> Iterator[dict[str, Tensor]]:
-    """Catch what layers put out while a model runs.
+    """Catch what layers put out while a model runs; passes of other threads through it go by.
 
     Parameters
     ----------
@@ -142,10 +143,12 @@ def tapped(model: nn.Module, names: Collection[str]) -> Iterator[dict[str, Tenso
         some = sorted((name for name in modules if name), key=lambda name: name.count("."))[:12]
         raise ValueError(f"the model has no layer {unknown[0]!r}: choose e.g. {', '.join((*LAYERS, *some))}")
     caught: dict[str, Tensor] = {}
+    thread = get_ident()
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            caught[name] = output.flatten(2).mean(dim=2) if output.dim() > 2 else output
+            if get_ident() == thread:
+                caught[name] = output.flatten(2).mean(dim=2) if output.dim() > 2 else output
 
         return hook
 

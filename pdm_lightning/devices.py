@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,12 @@ def describe(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def strict_float32() -> Iterator[None]:
-    """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored."""
-    with precise("ieee"), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    """Compute float32 as float32: no TF32, no bfloat16 inside products, no autocast; all is restored.
+
+    The switches are the process's: of the threads that are inside at a time, the first moves them and the last
+    puts them back.
+    """
+    with _STRICT, torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
 
@@ -145,6 +150,27 @@ def precise(products: str) -> Iterator[None]:
             switch.fp32_precision = value
 
 
+class _Shared:
+    """A context that the first of several threads enters, and the last one leaves."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._make, self._entered = make, contextlib.ExitStack()
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._entered.enter_context(self._make())
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._entered.close()
+
+
+_STRICT = _Shared(lambda: precise("ieee"))
 #: So many of the finer switches are a GPU's.
 _OF_GPU = 3
 

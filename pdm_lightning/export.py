@@ -206,6 +206,7 @@ def _program(
     watched = Watched(classifier, detector, threshold)
     try:
         with _quiet(), torch.no_grad():
+            watched.classifier.locate(images)  # a graph cannot look for what a first pass would
             return torch.export.export(
                 watched, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
             )

@@ -119,7 +119,8 @@ class Guard:
         Parameters
         ----------
         classifier : nn.Module
-            A `Classifier`, or any network from images to logits, which is wrapped.
+            A `Classifier`, or any network from images to logits, which is wrapped. It is used, not copied, and left in
+            eval mode: what changes it later changes what the guard says.
         train, validation, held_out : Tensor, (Tensor, Tensor), Dataset, DataLoader, list of paths or ImageData
             Clean images, (N, C, H, W) uint8 or float in [0, 1], with labels where there are any. Without labels, the
             classifier's own predictions stand in for them. An ImageData has all three.

@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     Raises
     ------
     ValueError
-        If `readout` is unknown, K < 2 or a std is not positive.
+        If `readout` is unknown, K < 2, a mean is not finite, or a std not positive and finite.
     """
 
     mean: Tensor
@@ -64,9 +64,16 @@ class Classifier(nn.Module):
             raise ValueError(f"readout {readout!r} is unknown: choose direct or reverse")
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}: use other data")
-        shift, scale = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
-        if not bool((scale > 0).all()):
-            raise ValueError(f"std {std} is not positive: give the scale of the pixels")
+        try:
+            shift, scale = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"mean {mean!r}, std {std!r}: give numbers, one each or one a channel"
+            ) from error
+        if not bool(torch.isfinite(shift).all()):
+            raise ValueError(f"mean {mean} is not finite: give the centre of the pixels")
+        if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+            raise ValueError(f"std {std} is not positive and finite: give the scale of the pixels")
         self.num_classes, self.readout = num_classes, readout
         # not in the state: they belong to the config, and a weights file stays weights
         self.register_buffer("mean", shift, persistent=False)
@@ -87,11 +94,12 @@ class Classifier(nn.Module):
         ----------
         module
             Maps images (N, C, H, W) to logits (N, K), or to an object with ``logits`` (a Hugging Face image model), in
-            float32 or float64. It is used, not copied.
+            float32 or float64. Of probabilities the logits are taken that a softmax made them of, or their logarithm.
+            It is used, not copied; several threads may pass images through at a time.
         embedding
             Name of a layer as in ``module.named_modules()``, e.g. "avgpool"; its output is flattened. None: the input
             of the last linear layer (or convolution of one pixel) that runs and leads to the logits, found on the
-            first pass; the mean over positions, where the layer looks at several.
+            first pass; the mean over positions, where the layer looks at several and the logits are their mean.
         num_classes
             K. None: the outputs of the linear layer that was registered last.
         readout
@@ -102,8 +110,8 @@ class Classifier(nn.Module):
         Raises
         ------
         ValueError
-            If there is no such layer, no linear one, or the weights are float16 or bfloat16. On the first pass: if the
-            embedding is not found, or K is another.
+            If there is no such layer, no linear one, or the network is TorchScript, quantised, or of float16 or
+            bfloat16. On the first pass: if the embedding is not found, or K is another.
 
         Examples
         --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -13,16 +14,20 @@ from torch.nn.modules.conv import _ConvNd
 
 #: So many images show which layer it is.
 _FEW = 2
+#: A network's mode is changed while it is looked into.
+_LOOKING = RLock()
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Linear layers, and convolutions of one pixel (SqueezeNet's head), by name, in the order of registration."""
-    return {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-        or (isinstance(layer, _ConvNd) and set(layer.kernel_size) == {1} and layer.groups == 1)
-    }
+    return {name: layer for name, layer in module.named_modules() if is_linear(layer)}
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether a layer is linear, or a convolution of one pixel."""
+    if isinstance(layer, _ConvNd):
+        return set(layer.kernel_size) == {1} and layer.groups == 1
+    return isinstance(layer, nn.Linear)
 
 
 def width(module: nn.Module) -> int:
@@ -57,14 +62,22 @@ def logits_of(output: Any) -> Tensor:
     return found
 
 
-def averaged(inputs: Tensor, layer: nn.Module) -> Tensor:
+def averaged(inputs: Tensor, layer: nn.Module, *, keep: bool = False) -> Tensor:
     """Embeddings (N, d) of what goes into a linear layer, the mean over the positions that it looks at one by one.
 
     A linear layer and a mean commute: where the positions' logits are averaged, these embeddings lead to them.
+
+    Parameters
+    ----------
+    inputs
+        (N, ..., d) for a linear layer, (N, d, ...) for a convolution.
+    layer
+        Which of the two it is.
+    keep
+        Keep the dimensions.
     """
-    if isinstance(layer, nn.Linear):
-        return inputs.flatten(1, -2).mean(dim=1) if inputs.dim() > 2 else inputs
-    return inputs.flatten(2).mean(dim=2)
+    places = range(1, inputs.dim() - 1) if isinstance(layer, nn.Linear) else range(2, inputs.dim())
+    return inputs.mean(dim=tuple(places), keepdim=keep) if places else inputs
 
 
 def find_head(module: nn.Module, x: Tensor) -> str:
@@ -73,7 +86,8 @@ def find_head(module: nn.Module, x: Tensor) -> str:
     Every linear layer's output is cut out of the gradient's graph, so that a gradient of the logits reaches those
     outputs alone between which and the logits no further linear layer stands. Of these it is the only one with an
     output a class, if what follows it treats all classes alike: where its outputs change places, the logits do. A
-    temperature or a softmax may follow; other weights may not.
+    temperature or a softmax may follow; other weights may not. Where it looks at several positions, the logits are
+    their mean.
 
     Parameters
     ----------
@@ -90,13 +104,15 @@ def find_head(module: nn.Module, x: Tensor) -> str:
     Raises
     ------
     ValueError
-        If there is none or more than one.
+        If there is none or more than one, or the logits are not finite.
     """
     layers, calls = linear_layers(module), list[tuple[str, Tensor]]()
-    with _eval(module), torch.inference_mode(False), torch.enable_grad():
+    with looking(module), torch.inference_mode(False), torch.enable_grad():
         few = x.detach()[:_FEW].clone()
         with _hooked({layer: partial(_cut, calls, name) for name, layer in layers.items()}):
             raw = logits_of(module(few.clone()))
+        if not bool(torch.isfinite(raw).all()):
+            raise ValueError(_broken(module))
         same = [name for name, out in calls if out.shape == raw.shape and torch.equal(out, raw)]
         if same:
             return same[-1]
@@ -105,16 +121,50 @@ def find_head(module: nn.Module, x: Tensor) -> str:
             torch.autograd.grad(raw.sum(), outs, allow_unused=True) if outs and raw.requires_grad else ()
         )
         last = [call for call, gradient in zip(calls, reached, strict=False) if gradient is not None]
-        of_classes = {name for name, out in last if out.shape[_classes(layers[name])] == raw.shape[1]}
+        of_classes = {name: out for name, out in last if out.shape[_classes(layers[name])] == raw.shape[1]}
         heads = [name for name in layers if name in of_classes]
-        if len(heads) == 1:
-            layer = layers[heads[0]]
-            with _hooked({layer: lambda _layer, _inputs, out: out.roll(1, dims=_classes(layer))}):
-                turned = logits_of(module(few))
-            if torch.allclose(turned, raw.roll(1, dims=1), rtol=1e-4, atol=1e-6):
-                return heads[0]
-            heads = []
-    raise ValueError(_advice(module, heads))
+        if outs and not raw.requires_grad:
+            told = "no gradient of the logits comes through the network's forward (no_grad or detach in it?)"
+        elif len(heads) == 1:
+            told = _odd(module, few, raw, heads[0], of_classes[heads[0]])
+        else:
+            told = _advice(heads)
+        if told:
+            raise ValueError(f"{told}: {_some(module)}")
+        return heads[0]
+
+
+def _odd(module: nn.Module, few: Tensor, raw: Tensor, name: str, out: Tensor) -> str:
+    """Why what goes into the only layer that leads to the logits is no embedding; "" where it is one."""
+    layer = module.get_submodule(name)
+    with _hooked({layer: lambda _layer, _inputs, out: out.roll(1, dims=_classes(layer))}):
+        turned = logits_of(module(few.clone()))
+    if not torch.allclose(turned, raw.roll(1, dims=1), rtol=1e-4, atol=1e-6):
+        if not torch.allclose(logits_of(module(few.clone())), raw, rtol=1e-4, atol=1e-6):
+            return "the network gives other logits for the same images (random numbers in its forward?)"
+        return f"what follows layer {name!r} treats classes differently (weights, a batch norm?)"
+    if out.numel() > raw.numel() and not _is_mean(module, few, layer):
+        return f"layer {name!r} looks at several positions, and the logits are no mean over them"
+    return ""
+
+
+def _is_mean(module: nn.Module, few: Tensor, layer: nn.Module) -> bool:
+    """Whether all positions that a layer looks at count alike; asked of positive outputs, for a ReLU may follow."""
+    leaves: list[Tensor] = []
+
+    def lift(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        leaves.append((output.detach().abs() + 1).requires_grad_())
+        return leaves[-1].clone()
+
+    with _hooked({layer: lift}):
+        raw = logits_of(module(few.clone()))
+    if len(leaves[0]) != len(raw):
+        return False
+    # the sum of the logits alone would be constant behind a softmax
+    of = (raw * torch.arange(1, raw.shape[1] + 1).to(raw)).sum()
+    (gradient,) = torch.autograd.grad(of, leaves[:1])
+    apart = gradient - averaged(gradient, layer, keep=True)
+    return bool(apart.abs().max() <= 1e-3 * gradient.abs().max())
 
 
 def _classes(layer: nn.Module) -> int:
@@ -131,10 +181,16 @@ def _cut(
     return leaf.clone()
 
 
+def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a hook heed this thread's passes alone: others may run through the same layers meanwhile."""
+    thread = get_ident()
+    return lambda *args: hook(*args) if get_ident() == thread else None
+
+
 @contextmanager
 def _hooked(hooks: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
     """Have hooks change the outputs of layers for a while."""
-    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    handles = [layer.register_forward_hook(of_this_thread(hook)) for layer, hook in hooks.items()]
     try:
         yield
     finally:
@@ -142,21 +198,35 @@ def _hooked(hooks: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
             handle.remove()
 
 
-def _advice(module: nn.Module, heads: list[str]) -> str:
-    leaves = [name for name, layer in module.named_modules() if name and not list(layer.children())]
-    some = f"name the layer whose output is the embedding, embedding='NAME': e.g. {', '.join(leaves[-8:])}"
+def _advice(heads: list[str]) -> str:
     if heads:
-        return f"{len(heads)} linear layers lead to the logits side by side ({', '.join(heads)}): {some}"
-    return f"no linear layer leads to the network's logits: {some}"
+        return f"{len(heads)} linear layers lead to the logits side by side ({', '.join(heads)})"
+    return "no linear layer leads to the network's logits"
+
+
+def _some(module: nn.Module) -> str:
+    leaves = [name for name, layer in module.named_modules() if name and not list(layer.children())]
+    return f"name the layer whose output is the embedding, embedding='NAME': e.g. {', '.join(leaves[-8:])}"
+
+
+def _broken(module: nn.Module) -> str:
+    odd = [name for name, value in module.state_dict().items() if not bool(torch.isfinite(value).all())]
+    why = (
+        f"weights {odd[0]!r} are not either: take others"
+        if odd
+        else "its weights are: look at mean, std and the images"
+    )
+    return f"the network's logits are not finite: {why}"
 
 
 @contextmanager
-def _eval(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each part's own mode comes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def looking(module: nn.Module) -> Iterator[None]:
+    """Look into a network, in eval mode and one thread at a time; each part's own mode comes back."""
+    with _LOOKING:
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode

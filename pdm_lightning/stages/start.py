@@ -89,6 +89,11 @@ def start(classifier: Classifier, spec: Mapping[str, Any], shape: tuple[int, int
     weights, expected = spec.get("start") or model.get("weights"), model.get("weights")
     if expected is not None:
         state, readout = _read(model, str(weights), str(expected), shape[0])
+        odd = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+        if odd:
+            raise ValueError(
+                f"model.weights={weights}: {odd[0]!r} is not finite everywhere: name other weights"
+            )
         pretrained.load(classifier, state, readout, fresh=bool(spec["defense"]["use"]))
     check_shape(classifier, shape)
 

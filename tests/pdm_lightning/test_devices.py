@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,21 @@ def test_strict_float32_moves_every_switch_and_restores_it(settings: list[str]) 
         [sys.executable, "-c", SWITCHES, *settings], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_strict_float32_holds_until_the_last_thread_leaves_it() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with contextlib.ExitStack() as first, contextlib.ExitStack() as last, ThreadPoolExecutor(1) as other:
+            first.enter_context(strict_float32())
+            other.submit(last.enter_context, strict_float32()).result()
+            first.close()
+            assert torch.get_float32_matmul_precision() == "highest"
+            other.submit(last.close).result()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 exists on a GPU only")

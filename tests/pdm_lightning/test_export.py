@@ -262,3 +262,16 @@ def test_classifier_and_detector_stay_as_they_were(tmp_path: Path) -> None:
         assert model.training and all(p.requires_grad for p in model.parameters())
     finally:
         model.eval()
+
+
+@pytest.mark.parametrize("embedding", [None, "1"])
+def test_a_network_that_has_not_run_is_looked_into_first(tmp_path: Path, embedding: str | None) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Tanh(), nn.Linear(6, CLASSES), nn.Softmax(dim=1))
+    x, ran = images(5, 1), Classifier.wrap(net, embedding)
+    z, logits = (part.detach() for part in ran.embed_and_logits(x))
+    features = Features(z, logits, logits.argmax(dim=1))
+    path = export_program(
+        Classifier.wrap(net, embedding), MSP().fit(features, features), 0.5, x, tmp_path / "net.pt2"
+    )
+    torch.testing.assert_close(torch.export.load(path).module()(x)[0], logits)

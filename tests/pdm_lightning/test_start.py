@@ -207,6 +207,15 @@ def test_a_file_that_holds_something_else_is_one_line_and_runs_nothing(name, dir
     assert not Path("touched-by-a-checkpoint").exists()
 
 
+def test_weights_that_are_not_finite_are_named(direct, tmp_path):
+    state = load_file(direct)
+    state["head.bias"][1] = torch.nan
+    save_file(state, broken := tmp_path / "broken.safetensors")
+    spec = spec_of({"weights": str(broken)}, FROZEN)
+    with pytest.raises(ValueError, match=r"broken.safetensors: 'head.bias' is not finite everywhere"):
+        start(build_classifier(spec, 3, 1), spec, (1, 8, 8))
+
+
 def test_a_network_that_takes_no_such_images_is_named_before_the_training(tmp_path):
     with pytest.raises(ValueError, match=r"takes no images of 1x8x8 .*data\.size=224"):
         run(tmp_path, spec_of() | {"model": NET})

@@ -59,6 +59,29 @@ class HuggingFaceLike(nn.Module):
         return SimpleNamespace(loss=None, logits=self.classifier(self.vit(pixel_values.flatten(1)).tanh()))
 
 
+class Scaled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class As(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
+class Logarithm(nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
 def small(*after: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3), *after).eval()
@@ -72,8 +95,7 @@ def images(count=4, channels=1, side=8, **more):
     ("after", "same"),
     [
         ((), True),
-        ((nn.LogSoftmax(dim=1),), False),
-        ((nn.Softmax(dim=1),), False),
+        ((Scaled(2.0),), False),
         ((nn.ReLU(inplace=True),), False),
     ],
 )
@@ -85,18 +107,62 @@ def test_the_embedding_is_what_goes_into_the_head_whatever_follows_it(after, sam
     assert torch.equal(F.linear(z, net[3].weight, net[3].bias), logits) == same
 
 
+@pytest.mark.parametrize(
+    "after", [(nn.Softmax(dim=1),), (nn.LogSoftmax(dim=1),), (nn.Softmax(1), Logarithm())]
+)
+def test_of_a_network_that_ends_with_a_softmax_the_head_gives_the_logits(after):
+    net, x = small(*after), images()
+    bare, model = net[:4], Classifier.wrap(net)
+    z, logits = model.embed_and_logits(x)
+    assert torch.equal(z, bare[:3](x)) and torch.equal(logits, bare(x))
+    torch.testing.assert_close(logits.log_softmax(dim=1), bare(x).log_softmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("net", "embedding"),
+    [
+        (lambda: small(nn.Softmax(dim=1)), "2"),
+        (lambda: small(Scaled(0.5), nn.Softmax(dim=1)), None),
+        (lambda: small(Scaled(0.98), nn.Softmax(dim=1)), None),
+        (lambda: small(nn.Softmax(dim=1)).double(), "2"),
+    ],
+    ids=["named", "temperature", "slight", "float64"],
+)
+def test_where_no_head_gives_them_the_logarithm_of_probabilities_does(net, embedding):
+    net, x = net(), images()
+    net[3].bias.data[0] = 500.0  # the others' probabilities are rounded to 0
+    model = Classifier.wrap(net, embedding)
+    x.requires_grad_()
+    logits = model(x)
+    assert torch.equal(model.predict(x), torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(logits.softmax(dim=1), net(x.to(logits.dtype)))
+    assert torch.isfinite(torch.autograd.grad(logits.sum(), x)[0]).all()
+
+
+def test_outputs_that_sum_to_one_on_the_first_images_alone_are_no_probabilities():
+    net = small(nn.Sigmoid())
+    with torch.no_grad():
+        net[3].weight.mul_(1e4)
+        net[3].bias.copy_(torch.tensor([60.0, -60, -60]) - net[3].weight @ net[:3](images(1))[0])
+    x = images(1)
+    torch.testing.assert_close(net(x), torch.tensor([[1.0, 0, 0]]))
+    assert torch.equal(Classifier.wrap(net)(x), net(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_few_digits_are_recognised(dtype):
+    net = small(nn.Softmax(dim=1), As(dtype))
+    assert torch.equal(Classifier.wrap(net)(images()), net[:4](images()))
+
+
+def test_log_probabilities_without_a_head_stay_as_they_are():
+    net, x = small(nn.LogSoftmax(dim=1)), images()
+    assert torch.equal(Classifier.wrap(net, "2")(x), net(x))
+
+
 def test_a_temperature_may_follow_the_head():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3), Scaled(0.01)).eval()
     assert find_head(net, images()) == "3"
-
-
-class Scaled(nn.Module):
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x):
-        return x * self.factor
 
 
 def test_of_two_heads_the_one_that_leads_to_the_logits_counts():
@@ -198,6 +264,15 @@ def test_logits_are_the_network_s_own_and_linear_in_the_embedding(widths, classe
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("embedding", [None, "2"])
+def test_a_network_in_float64_takes_images_in_float32(embedding):
+    net, x = small().double(), images().requires_grad_()
+    z, logits = Classifier.wrap(net, embedding, mean=0.5, std=0.5).embed_and_logits(x)
+    torch.testing.assert_close(logits, net((x.double() - 0.5) / 0.5))
+    assert z.dtype == logits.dtype == torch.float64
+    assert torch.autograd.grad(logits.sum(), x)[0].dtype == torch.float32
+
+
 def test_the_input_gradient_agrees_with_finite_differences():
     model = Classifier.wrap(small(), mean=0.4, std=0.3).double()
     x = images(1, dtype=torch.float64).requires_grad_()
@@ -213,6 +288,23 @@ def test_a_copy_before_and_after_the_first_pass_uses_its_own_weights():
             twin.module[1].weight.zero_()
             twin.module[1].bias.fill_(2.0)
         assert torch.equal(twin.embed_and_logits(x)[0], torch.full((4, 8), 2.0))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)), nn.Identity()],
+    ids=["deeper", "moved"],
+)
+def test_another_head_after_the_first_pass_is_found(head):
+    net, x = small(), images()
+    model = Classifier.wrap(net)
+    model(x)
+    net[3] = head
+    if isinstance(head, nn.Identity):
+        net.append(nn.Linear(8, 3))
+    z, logits = model.embed_and_logits(x)
+    last = net.get_submodule(model.found)
+    assert isinstance(last, nn.Linear) and torch.equal(last(z), logits) and torch.equal(logits, net(x))
 
 
 def test_its_state_is_the_network_s_and_goes_through_safetensors():
@@ -268,7 +360,7 @@ def test_a_named_layer_is_seen_before_an_activation_in_place_overwrites_it():
 def test_negated_for_a_reverse_readout_the_network_s_own_output_is_the_readout():
     from pdm_lightning.models import WrappedClassifier
 
-    net, x = small(nn.LogSoftmax(dim=1)), images()
+    net, x = small(), images()
     model = WrappedClassifier(net, readout="reverse", negate=True)
     raw = model.embed_and_raw(x)[1]
     assert torch.equal(model(x), net(x)) and torch.equal(raw, -net(x))

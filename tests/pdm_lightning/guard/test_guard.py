@@ -152,6 +152,30 @@ def test_any_network_is_wrapped(stripes: Images) -> None:
     assert torch.equal(found.score(images).score, same.score(images).score)
 
 
+def test_a_network_in_float64_is_guarded_as_it_is(stripes: Images, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3))
+    images, _ = stripes(293)
+    single = Guard.fit(network, images, fpr=0.1).score(images)
+    guard = Guard.fit(network.double(), images, fpr=0.1, architecture="own")
+    torch.testing.assert_close(guard.score(images).score, single.score, rtol=1e-3, atol=1e-3)
+    again = Guard.load(guard.save(tmp_path / "guard.safetensors"), network)
+    assert torch.equal(again.score(images).score, guard.score(images).score)
+
+
+@pytest.mark.parametrize("detector", ["kde", "energy", "msp"])
+def test_a_softmax_in_the_network_changes_nothing(stripes: Images, detector: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3))
+    images, _ = stripes(293)
+    bare, soft = (
+        Guard.fit(net, images, fpr=0.1, detector=detector).score(images)
+        for net in (network, nn.Sequential(*network, nn.Softmax(dim=1)))
+    )
+    assert torch.equal(bare.probability, soft.probability)
+    assert torch.equal(bare.score, soft.score)
+
+
 def test_another_threshold(guard: Guard, stripes: Images) -> None:
     images, _ = stripes(50, seed=4)
     scores = guard.score(images).score
