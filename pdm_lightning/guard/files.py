@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detection import Detector
 from pdm_lightning.guard import detectors
 from pdm_lightning.guard.architecture import shapes
 from pdm_lightning.guard.checks import GuardFileError
@@ -82,7 +83,7 @@ def load(path: Path, model: nn.Module | None, max_bytes: int) -> Guard:
 
 
 def read(path: Path, max_bytes: int = MAX_BYTES) -> Document:
-    """Read what a file says of itself, its checksum and its threshold checked; the classifier is not built.
+    """Read what a file says of itself, all of it checked but the classifier, which is not built.
 
     Raises
     ------
@@ -91,10 +92,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Document:
     """
     with Container(path, max_bytes) as file, naming(path):
         document = Document.loads(file.document)
-        tensors = file.tensors()
-        if _SCORES not in tensors:
-            raise GuardFileError(f"tensor {_SCORES!r} is missing")
-        _check_scores(document, tensors[_SCORES])
+        _detector(document, file.tensors())
         return document
 
 
@@ -152,15 +150,18 @@ def _compare(claimed: Mapping[str, tuple[tuple[int, ...], torch.dtype]], classif
             raise GuardFileError(f"classifier: tensor {name!r} is {found[0]} {found[1]}, not {shape} {dtype}")
 
 
-def _guard(document: Document, classifier: Classifier, tensors: dict[str, Tensor]) -> Guard:
-    known = (_CLASSIFIER, _DETECTOR)
-    odd = [name for name in tensors if name != _SCORES and not name.startswith(known)]
+def _detector(document: Document, tensors: Mapping[str, Tensor]) -> Detector:
+    """Rebuild the detector, once the names of all tensors are known and the clean scores give the threshold."""
+    odd = [name for name in tensors if name != _SCORES and not name.startswith((_CLASSIFIER, _DETECTOR))]
     if odd or _SCORES not in tensors:
         raise GuardFileError(f"tensor {odd[0]!r} is unknown" if odd else f"tensor {_SCORES!r} is missing")
-    clean = tensors[_SCORES]
-    _check_scores(document, clean)
+    _check_scores(document, tensors[_SCORES])
     state = {n.removeprefix(_DETECTOR): t for n, t in tensors.items() if n.startswith(_DETECTOR)}
-    detector = detectors.rebuild(document.detector, state, len(document.classes))
+    return detectors.rebuild(document.detector, state, len(document.classes))
+
+
+def _guard(document: Document, classifier: Classifier, tensors: Mapping[str, Tensor]) -> Guard:
+    detector = _detector(document, tensors)
     classifier.load_state_dict(
         {n.removeprefix(_CLASSIFIER): t for n, t in tensors.items() if n.startswith(_CLASSIFIER)}
     )
@@ -171,7 +172,7 @@ def _guard(document: Document, classifier: Classifier, tensors: dict[str, Tensor
         document.fpr,
         document.classes,
         document.preprocessing,
-        clean,
+        tensors[_SCORES],
         document.provenance,
         document.network,
     )

@@ -12,6 +12,8 @@ import torch
 from pdm_lightning.guard.checks import GuardFileError, one_of, record, text
 
 MAX_TENSORS = 20_000
+MAX_NUMBERS = 2**48
+"""Of a tensor, and of an empty one's other sides: strides beyond 2^63 make PyTorch raise errors of its own."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -95,6 +97,8 @@ def _spec(name: str, entry: Any) -> Spec:
     where = f"tensor {text()(name, 'name of a tensor')!r}"
     told = _ENTRY(entry, where)
     spec = Spec(told["dtype"], tuple(told["shape"]), *_pair(told["data_offsets"], where))
+    if math.prod(max(side, 1) for side in spec.shape) > MAX_NUMBERS:
+        raise GuardFileError(f"{where}: the sides of its shape are too long")
     width = DTYPES[spec.dtype].itemsize
     if spec.end - spec.begin != math.prod(spec.shape) * width or spec.begin % width:
         raise GuardFileError(f"{where}: its shape and its place in the file do not belong together")

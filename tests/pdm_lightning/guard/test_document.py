@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pdm_lightning.guard import Guard, GuardFileError, container, header
+from pdm_lightning.guard import Guard, GuardFileError, container, files, header
 from pdm_lightning.guard.checks import maybe, number, one_of, text
 from pdm_lightning.guard.document import Document
 from tests.integration.mutants import Parts
@@ -122,6 +122,10 @@ def _entry(parts: Parts, **changes: Any) -> None:
     parts.header["clean_scores"].update(changes)
 
 
+def _empty(parts: Parts, shape: list[int]) -> None:
+    parts.header["detector.more"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+
+
 EDITS: list[tuple[Callable[[Parts], Any], str]] = [
     (lambda p: _nan(p, "classifier.head.weight"), "tensor 'classifier.head.weight' has values that are not finite"),
     (lambda p: _nan(p, "detector.kernels"), "tensor 'detector.kernels' has values that are not finite"),
@@ -132,6 +136,9 @@ EDITS: list[tuple[Callable[[Parts], Any], str]] = [
     (_swap_scores, "must be float64 and ascending"),
     (lambda p: p.header.update(extra=p.header.pop("clean_scores")), "tensor 'extra' is unknown"),
     (lambda p: _entry(p, shape=[2**40]), "its shape and its place in the file do not belong together"),
+    (lambda p: _empty(p, [0, 2**47, 2**47]), "tensor 'detector.more': the sides of its shape are too long"),
+    (lambda p: _empty(p, [2**47, 2**47, 0]), "tensor 'detector.more': the sides of its shape are too long"),
+    (lambda p: _empty(p, [0, 2**40]), "a KDE has the tensors kernels, classes and bandwidth"),
     (lambda p: _entry(p, shape=[2**60]), "at most 8 whole numbers"),
     (lambda p: _entry(p, shape=[-1]), "at most 8 whole numbers"),
     (lambda p: _entry(p, shape=[1] * 9), "at most 8 whole numbers"),
@@ -149,8 +156,9 @@ def test_tensors(edit: Callable[[Parts], Any], told: str, file: Path) -> None:
     parts = Parts(file.read_bytes())
     edit(parts)
     file.write_bytes(parts.join(RNG))
-    with pytest.raises(GuardFileError, match=told):
-        Guard.load(file)
+    for read in (Guard.load, files.read):  # the second one is what `pdml card` does
+        with pytest.raises(GuardFileError, match=told):
+            read(file)
 
 
 def test_nothing_is_allocated_for_a_file_that_lies(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
