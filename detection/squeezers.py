@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+AT_ONCE = 2**22
+"""Numbers of windows that are sorted at a time: 16 MiB, and twice that for their order."""
+
 
 def reduce_bits(x: Tensor, bits: int) -> Tensor:
     """Round pixels in [0, 1] to 2^bits levels: round(x (2^b - 1)) / (2^b - 1), halves to the even level."""
@@ -30,8 +33,13 @@ def median(x: Tensor, window: int) -> Tensor:
     as in `scipy.ndimage.median_filter`, which the paper's code calls.
     """
     wide = mirror(x, window // 2, window - 1 - window // 2)
-    windows = wide.unfold(2, window, 1).unfold(3, window, 1).flatten(4)
-    return windows.sort(dim=4).values[..., window * window // 2]
+    rows = max(1, AT_ONCE // max(1, x[:, :, 0].numel() * window**2))
+    found = []
+    for top in range(0, x.shape[2], rows):
+        strip = wide[:, :, top : top + rows + window - 1]
+        windows = strip.unfold(2, window, 1).unfold(3, window, 1).flatten(4)
+        found.append(windows.sort(dim=4).values[..., window * window // 2])
+    return torch.cat(found, dim=2)
 
 
 def non_local_means(x: Tensor, search: int, patch: int, strength: float) -> Tensor:

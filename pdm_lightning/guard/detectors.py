@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,8 +48,9 @@ CHOICES: dict[str, tuple[type[Detector], dict[str, Any]]] = {
 CLASSES = {kind.__name__: kind for kind, _ in CHOICES.values()}
 _POSITIVE = number(0, 1e12, above=True)
 _COUNT = whole(1, 10_000_000)
-# squeezing costs the square of a window for each pixel: a file must not ask for hours
 _WINDOW = whole(2, 15)
+MOST_SQUEEZED = 2**28
+"""Numbers in the windows of one image, all squeezers together: some 10 s on one core."""
 ARGUMENTS: dict[str, Check] = {
     "bandwidth": either(one_of(("validation", "loo", "nn_median")), _POSITIVE),
     "kernels_per_class": _COUNT,
@@ -120,6 +121,27 @@ def check(value: Any, where: str) -> dict[str, Any]:
     """Check what `describe` gives; `GuardFileError` for anything else."""
     told: dict[str, Any] = _DETECTOR(value, where)
     return {**told, "arguments": _checked(CLASSES[told["name"]], told["arguments"], f"{where}.arguments")}
+
+
+def check_cost(told: Mapping[str, Any], shape: Sequence[int]) -> None:
+    """Refuse windows that are too many, or too large, for images of this shape, (C, H, W).
+
+    Raises
+    ------
+    GuardFileError
+        Where squeezing one image would look at more than `MOST_SQUEEZED` numbers.
+    """
+    channels, height, width = shape
+    arguments = told["arguments"]
+    search, patch, _ = arguments.get("non_local") or (0, 0, 0)
+    median = channels * sum(window**2 for window in arguments.get("medians", ()))
+    # the mean of a patch costs a sixteenth of what sorting its numbers would
+    numbers = int(height * width * (median + search**2 * (channels + patch**2 / 16)))
+    if numbers > MOST_SQUEEZED:
+        raise GuardFileError(
+            f"detector: its windows hold {numbers} numbers of an image of {height} x {width} pixels, "
+            f"{MOST_SQUEEZED} allowed: smaller windows, or smaller images"
+        )
 
 
 def rebuild(told: Mapping[str, Any], state: Mapping[str, Tensor], classes: int) -> Detector:

@@ -161,6 +161,7 @@ class Document:
             raise GuardFileError("guard.classifier: negate is for a wrapped network with a reverse readout")
         if self.network.source == "resnet" and self.form.embedding_dim != self.network.arguments["widths"][2]:
             raise GuardFileError("guard.classifier: embedding_dim is not the network's")
+        detectors.check_cost(self.detector, self.preprocessing.shape)
 
 
 _DOCUMENT: Check = record(

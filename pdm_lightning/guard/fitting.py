@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detection import Detector
 from pdm_lightning import __version__
 from pdm_lightning.data import ImageData
+from pdm_lightning.guard import detectors
 from pdm_lightning.guard.architecture import Architecture
 from pdm_lightning.guard.gather import Gathered, gather, halves, scores, share_out
 from pdm_lightning.guard.preprocessing import Preprocessing
@@ -115,6 +116,7 @@ def learn(
             f"{type(detector).__name__} is fitted on an attack's images too: give adversarial=(images, labels), or "
             "choose another detector"
         )
+    detectors.check_cost(detectors.describe(detector), parts.train[0].shape)
     extra = None
     if adversarial is not None:
         seen = read(adversarial, "adversarial images")

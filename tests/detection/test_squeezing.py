@@ -11,7 +11,7 @@ from scipy.ndimage import median_filter
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from detection import Features, FeatureSqueezing, View
+from detection import Features, FeatureSqueezing, View, squeezers
 from detection.squeezers import median, mirror, non_local_means, reduce_bits
 
 torch.set_num_threads(1)
@@ -23,6 +23,15 @@ IMAGES = torch.rand(5, 3, 7, 9, generator=torch.Generator().manual_seed(0), dtyp
 def test_median_equals_scipy(window: int) -> None:
     expected = median_filter(IMAGES.numpy(), size=(1, 1, window, window), mode="reflect")
     assert torch.equal(median(IMAGES, window), torch.from_numpy(expected))
+
+
+def test_windows_are_sorted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, seen = median(IMAGES, 4), []
+    monkeypatch.setattr(squeezers, "AT_ONCE", 5 * 3 * 9 * 16 * 2)  # two of the seven rows
+    sort = Tensor.sort
+    monkeypatch.setattr(Tensor, "sort", lambda x, dim: seen.append(x.numel()) or sort(x, dim))
+    assert torch.equal(median(IMAGES, 4), whole)
+    assert seen == [squeezers.AT_ONCE] * 3 + [squeezers.AT_ONCE // 2]
 
 
 def test_mirror_equals_numpy() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from detection import FeatureSqueezing
 from pdm_lightning.guard import Guard, GuardFileError, container, files, header
 from pdm_lightning.guard.checks import maybe, number, one_of, text
 from pdm_lightning.guard.document import Document
+from pdm_lightning.models import Classifier
 from tests.integration.mutants import Parts
 
 RNG = random.Random(0)
@@ -95,6 +97,43 @@ def test_documents(place: str, value: Any, told: str, file: Path) -> None:
         Guard.load(file)
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("medians", "non_local", "told"),
+    [
+        ([15, 15], None, "471859200"),
+        ([8, 15], None, "303038464"),
+        ([], [31, 3, 1.0], "1574502400"),
+        ([], [5, 31, 1.0], "1600"),
+    ],
+)
+def test_windows_are_bounded_before_anything_is_squeezed(
+    medians: list[int],
+    non_local: list[float] | None,
+    told: str,
+    classifier: Classifier,
+    stripes: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sides of an image and those of windows are in their ranges, and together they would cost minutes."""
+    small = Guard.fit(classifier, stripes(293), fpr=0.1, detector=FeatureSqueezing(None, [3], [3, 3, 1.0]))
+    parts = Parts(small.save(tmp_path / "guard.safetensors").read_bytes())
+    parts.document["preprocessing"].update(height=1024, width=1024)
+    parts.document["detector"]["arguments"].update(medians=medians, non_local=non_local)
+    (tmp_path / "guard.safetensors").write_bytes(parts.join(RNG))
+    monkeypatch.setattr(Guard, "score", lambda *_: pytest.fail("scored"))
+    with pytest.raises(
+        GuardFileError, match=rf"its windows hold {told}\d* numbers of an image of 1024 x 1024"
+    ):
+        Guard.load(tmp_path / "guard.safetensors")
+
+
+def test_windows_are_bounded_before_anything_is_fitted(classifier: Classifier) -> None:
+    images = torch.rand(80, 1, 300, 300)
+    with pytest.raises(ValueError, match=r"smaller windows, or smaller images"):
+        Guard.fit(classifier, images, fpr=0.25, detector=FeatureSqueezing(None, [], [31, 31, 1.0]))
 
 
 def test_the_mutants_checksum_is_the_right_one(file: Path, guard: Guard) -> None:
