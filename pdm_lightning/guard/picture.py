@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 MOST_PIXELS = 178_000_000
 """Above it Pillow itself refuses an image."""
+MOST_SCANS = 100
+"""Of a JPEG: usual ones have ten at most, and each passes over all pixels however few bytes it has."""
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 class ImageError(ValueError):
@@ -60,6 +64,8 @@ def read_image(path: str | Path, preprocessing: Preprocessing, limits: Limits | 
     """
     limits = limits or Limits()
     raw = _content(path, limits)
+    if raw.startswith(b"\xff\xd8") and _too_many_scans(raw):
+        raise ImageError(f"a JPEG of more than {MOST_SCANS} scans")
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             width, height = image.size
@@ -93,6 +99,19 @@ def _content(path: str | Path, limits: Limits) -> bytes:
         raise ImageError(error.strerror or "it cannot be read") from error
     finally:
         os.close(descriptor)
+
+
+def _too_many_scans(raw: bytes) -> bool:
+    """Walk over the segments of a JPEG as its decoder does: what lies in one, or after the end, does not count."""
+    count, place = 0, 2
+    while count <= MOST_SCANS and (found := _MARKER.search(raw, place)):
+        place, marker = found.end(), raw[found.end() - 1]
+        if marker == 0xD9:
+            break
+        count += marker == 0xDA
+        # markers below 0xC0 have no length that a decoder which looks for its next restart would believe
+        place += int.from_bytes(raw[place : place + 2], "big") if marker >= 0xC0 and marker != 0xD8 else 0
+    return count > MOST_SCANS
 
 
 def _told(error: Exception) -> str:

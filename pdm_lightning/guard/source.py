@@ -149,12 +149,15 @@ def decoded(
             return *pair, error
 
     waiting = iter(paths)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
         ahead = [pool.submit(work, pair) for pair in islice(waiting, size)]
         while ahead:
             following = [pool.submit(work, pair) for pair in islice(waiting, size)]
             yield [future.result() for future in ahead]
             ahead = following
+    finally:  # an interrupt ends the command now, not when all that was asked for is decoded
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def checked(images: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 from pdm_lightning.data.decode import Format, decode
-from pdm_lightning.guard import GuardFileError, ImageError, Limits, Preprocessing
+from pdm_lightning.guard import GuardFileError, ImageError, Limits, Preprocessing, source
 from pdm_lightning.guard.picture import read_image
 from tests.integration.mutant_images import samples
 
@@ -107,6 +109,56 @@ def test_refused(content: Callable[[], bytes], told: str, tmp_path: Path) -> Non
     with pytest.raises(ImageError, match=told) as caught:
         read_image(tmp_path / "image", Preprocessing(8, 8, 3))
     assert "\n" not in str(caught.value)
+
+
+def scans(count: int, more: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan stands there so many times, `more` before the first one."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(file, "JPEG", progressive=True)
+    raw = file.getvalue()
+    first, last = raw.index(b"\xff\xda"), raw.rindex(b"\xff\xda")
+    return raw[:first] + more + raw[first:last] + raw[last:-2] * count + raw[-2:]
+
+
+def test_jpegs_of_very_many_scans(tmp_path: Path) -> None:
+    """Some 95 bytes each would cost 40 ms of a large image."""
+    usual = scans(1).count(b"\xff\xda")
+    (tmp_path / "image").write_bytes(scans(101 - usual))
+    assert read_image(tmp_path / "image", Preprocessing(8, 8, 1)).unique().tolist() == [128]
+    # a restart interval has the decoder look into what stands behind a marker that is none
+    hidden = b"\xff\x02\xff\xff"
+    for bomb in (scans(102 - usual), scans(10_000), scans(102 - usual, hidden)):
+        (tmp_path / "image").write_bytes(bomb)
+        with pytest.raises(ImageError, match="a JPEG of more than 100 scans"):
+            read_image(tmp_path / "image", Preprocessing(8, 8, 1))
+
+
+def test_what_looks_like_scans_and_is_none(tmp_path: Path) -> None:
+    """A comment, and what stands behind the end: telephones put films there."""
+    content = b"\xff\xda" * 1000
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(content)) + content
+    (tmp_path / "image").write_bytes(scans(1, comment) + content)
+    assert read_image(tmp_path / "image", Preprocessing(8, 8, 1)).shape == (1, 8, 8)
+
+
+def test_who_stops_waits_for_no_image_that_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_on = [], threading.Event()
+
+    def slow(path: str, *_: object) -> torch.Tensor:
+        begun.append(path)
+        if len(begun) > 1:
+            let_on.wait(20)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(source, "read_image", slow)
+    monkeypatch.setattr(source.os, "cpu_count", lambda: 1)
+    parts = source.decoded(enumerate("abcdef"), Preprocessing(8, 8, 1), 1)
+    assert next(parts)[0][1] == "a"
+    before = time.monotonic()
+    parts.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - before < 10
+    let_on.set()
+    assert begun in (["a"], ["a", "b"])
 
 
 def test_limits(tmp_path: Path) -> None:
