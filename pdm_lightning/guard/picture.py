@@ -6,6 +6,9 @@ import io
 import os
 import re
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +56,32 @@ class Limits:
             raise ValueError(f"limits: 1 to {MOST_PIXELS} pixels and at least 1 byte, got {self}")
 
 
+class Room:
+    """Room for so many pixels, shared by all threads; what is larger has it alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self.whole = self.free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room, and keep it within the block."""
+        taken = min(pixels, self.whole)
+        with self._changed:
+            self._changed.wait_for(lambda: self.free >= taken)
+            self.free -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += taken
+                self._changed.notify_all()
+
+
+_IN_FLIGHT = Room(2 * Limits.pixels)
+"""Pixels that are decoded at a time: with four bytes each, and a copy, 1 GiB however many threads there are."""
+
+
 def read_image(path: str | Path, preprocessing: Preprocessing, limits: Limits | None = None) -> Tensor:
     """Read one image file: uint8 (C, H, W).
 
@@ -71,8 +100,9 @@ def read_image(path: str | Path, preprocessing: Preprocessing, limits: Limits | 
             width, height = image.size
             if width * height > limits.pixels:
                 raise ImageError(f"{width} x {height} pixels, {limits.pixels} allowed (--max-pixels)")
-            image.load()
-            return preprocessing(image)
+            with _IN_FLIGHT.take(width * height):
+                image.load()
+                return preprocessing(image)
     except ImageError:
         raise
     except MemoryError:

@@ -15,6 +15,8 @@ RULES = ("stretch", "crop")
 MAX_SIDE = 1024
 SHARE = 0.875
 """Of the shorter side, what the crop keeps: 224 of 256 pixels, as classifiers of ImageNet are tested."""
+AT_ONCE = 2**20
+"""Pixels of 16 bits that become 8 bits at a time: 8 MiB for each step of it."""
 GREY = frozenset({"1", "L", "LA", "La"})
 _FIELDS = record(
     height=whole(1, MAX_SIDE), width=whole(1, MAX_SIDE), channels=whole(1, 4), resize=one_of(RULES)
@@ -102,7 +104,12 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("F"):
         raise ValueError("floating-point pixels have no agreed range: convert the image to 8 bits")
-    pixels = np.array(image).astype(np.int64)
-    if pixels.size and not 0 <= int(pixels.min()) <= int(pixels.max()) <= 65535:
-        raise ValueError("pixels beyond 16 bits: convert the image to 8 bits")
-    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    pixels = np.asarray(image)
+    found = np.empty(pixels.shape, np.uint8)
+    rows = max(1, AT_ONCE // max(1, image.width))
+    for top in range(0, image.height, rows):
+        part = pixels[top : top + rows].astype(np.int64)
+        if part.size and not 0 <= int(part.min()) <= int(part.max()) <= 65535:
+            raise ValueError("pixels beyond 16 bits: convert the image to 8 bits")
+        found[top : top + rows] = (part + 128) // 257
+    return Image.fromarray(found)

@@ -7,8 +7,10 @@ import os
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,15 @@ import torch
 from PIL import Image
 
 from pdm_lightning.data.decode import Format, decode
-from pdm_lightning.guard import GuardFileError, ImageError, Limits, Preprocessing, source
+from pdm_lightning.guard import (
+    GuardFileError,
+    ImageError,
+    Limits,
+    Preprocessing,
+    picture,
+    preprocessing,
+    source,
+)
 from pdm_lightning.guard.picture import read_image
 from tests.integration.mutant_images import samples
 
@@ -41,6 +51,59 @@ def test_sixteen_bits_become_eight(form: str, tmp_path: Path) -> None:
     found = read_image(tmp_path / "image", Preprocessing(2, 4, 1))
     # v / 257, to the nearest: 128 / 257 = .498 and 129 / 257 = .502; 32768 / 257 = 127.502
     assert found[0].tolist() == [[0, 0, 1, 1], [128, 254, 255, 255]]
+
+
+def test_sixteen_bits_become_eight_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (11, 7)).astype(np.uint16)
+    monkeypatch.setattr(preprocessing, "AT_ONCE", 3 * 7)
+    kinds = Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))
+    for image in kinds:
+        found = np.asarray(preprocessing.eight_bits(image))
+        assert (found == (pixels.astype(int) + 128) // 257).all()
+    wrong = pixels.astype(np.int32)
+    wrong[-1, -1] = 65536
+    with pytest.raises(ValueError, match="pixels beyond 16 bits"):
+        preprocessing.eight_bits(Image.fromarray(wrong))
+
+
+def test_sixteen_bits_take_little_memory() -> None:
+    image = Image.fromarray(np.full((2000, 2000), 257, np.uint16))
+    tracemalloc.start()
+    try:
+        preprocessing.eight_bits(image)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # 8 MB of pixels, 4 MB of the result, copies of either for Pillow, and some blocks; int64 copies took 32 MB each
+    assert most < 48_000_000
+
+
+def test_few_pixels_are_decoded_at_a_time() -> None:
+    """Threads that have room go on, others wait; an image beyond all room has it alone."""
+    room, most = picture.Room(10), []
+    lock = threading.Lock()
+
+    def work(pixels: int) -> None:
+        with room.take(pixels):
+            with lock:
+                most.append(room.whole - room.free)
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [4, 5, 6, 1, 30, 2, 9, 10] * 3))
+    assert max(most) <= 10 and room.free == 10
+    with pytest.raises(ZeroDivisionError), room.take(3):
+        raise ZeroDivisionError
+    assert room.free == 10
+
+
+def test_an_image_has_room_while_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "image").write_bytes(SAMPLES["PNG RGB"])
+    room, seen = picture.Room(1000), []
+    monkeypatch.setattr(picture, "_IN_FLIGHT", room)
+    monkeypatch.setattr(Preprocessing, "__call__", lambda *_: seen.append(room.free))
+    read_image(tmp_path / "image", Preprocessing(8, 8, 3))
+    assert seen == [1000 - 20 * 24] and room.free == 1000
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
