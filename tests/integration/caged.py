@@ -56,8 +56,8 @@ def caged(work: Work, path: Path, seconds: float = 20.0, memory: int = 1500 * 2*
     Returns
     -------
     str
-        What `work` gave; ``ERROR ...`` where it raised, ``CRASH ...`` where a signal ended it, ``HANG``, or
-        ``ESCAPE ...``.
+        What `work` gave; ``ERROR ...`` where it raised, ``MEMORY ...`` where it did for want of memory, ``CRASH ...``
+        where a signal ended it, ``HANG``, or ``ESCAPE ...``.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -73,6 +73,15 @@ def caged(work: Work, path: Path, seconds: float = 20.0, memory: int = 1500 * 2*
     if os.WIFSIGNALED(status):
         return f"CRASH {signal.Signals(os.WTERMSIG(status)).name}"
     return told or f"CRASH exit {os.WEXITSTATUS(status)}"
+
+
+def starved(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was made of, tells of too little memory: PyTorch's is a plain RuntimeError."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _listen(reading: int, child: int, until: float) -> str | None:
@@ -103,7 +112,8 @@ def _child(work: Work, path: Path, writing: int, seconds: float, memory: int) ->
         try:
             outcome = work(path)
         except Exception as error:
-            outcome = f"ERROR {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            kind = "MEMORY" if starved(error) else "ERROR"
+            outcome = f"{kind} {type(error).__name__}: {' '.join(str(error).split())[:120]}"
         armed[0] = False
         if escapes:
             outcome = f"ESCAPE {escapes[0]}"

@@ -4,8 +4,8 @@
     python -m tests.integration.fuzz --count 500 --kind guard --seed 7 --keep /tmp/bad
 
 Each file is opened in a child process with limits of time, memory and writing (`tests.integration.caged`). A crash, a
-hang, an error of another type, anything started, unpickled or written, and damage that goes unnoticed count as faults;
-the exit status is 1 where there is one.
+hang, want of memory, an error of another type, anything started, unpickled or written, and damage that goes unnoticed
+count as faults; the exit status is 1 where there is one.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from detection import KDE, KNN, DkNN, FeatureSqueezing
 from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing
+from pdm_lightning.guard.files import read
 from pdm_lightning.guard.picture import read_image
+from pdm_lightning.guard.preprocessing import RULES
 from pdm_lightning.models import Classifier, ResNet
 from tests.integration import mutant_images, mutants
-from tests.integration.caged import Work, caged
+from tests.integration.caged import Work, caged, starved
 
-FAULTS = ("ERROR", "CRASH", "HANG", "ESCAPE", "UNNOTICED")
+FAULTS = ("ERROR", "MEMORY", "CRASH", "HANG", "ESCAPE", "UNNOTICED")
 Draw = Callable[[random.Random], tuple[str, bytes, Work]]
+SHOWN = [Preprocessing(16, 12, channels, resize) for channels in (1, 3) for resize in RULES]
+"""Sizes, channels and rules that images are read by."""
 
 
 def guards(folder: Path) -> dict[str, Path]:
@@ -71,6 +76,14 @@ def _seen(guard: Guard) -> Tensor:
     return torch.stack([scored.score, scored.p_value, scored.probability, scored.flagged.double()])
 
 
+def refused(error: Exception) -> str:
+    """What a refusal is worth: one that was forced by the limit of memory is none."""
+    told = " ".join(str(error).split())[:120]
+    if starved(error):
+        return f"MEMORY {told}"
+    return "refused" if told and "\n" not in str(error) else f"ERROR of several lines, or none: {told}"
+
+
 def draw_guard(files: dict[str, Path]) -> Draw:
     """Draw a mutated guard, and how it is tried."""
     raws = {name: path.read_bytes() for name, path in files.items()}
@@ -83,9 +96,10 @@ def draw_guard(files: dict[str, Path]) -> Draw:
 
         def work(path: Path) -> str:
             try:
+                read(path)  # as `pdml card` does: the classifier is not looked at
                 guard = Guard.load(path)
             except GuardFileError as error:
-                return "refused" if "\n" not in str(error) else "ERROR of several lines"
+                return refused(error)
             try:
                 found = _seen(guard)
             except ValueError as error:  # weights with a sum mended may overflow on some image
@@ -103,19 +117,21 @@ def draw_guard(files: dict[str, Path]) -> Draw:
 def draw_image() -> Draw:
     """Draw a mutated image, and how it is tried."""
     raws = list(mutant_images.samples().values())
-
-    def work(path: Path) -> str:
-        try:
-            pixels = read_image(path, Preprocessing(16, 12, 3))
-        except ImageError as error:
-            return "refused" if "\n" not in str(error) and str(error) else "ERROR of several lines"
-        return (
-            "decoded" if pixels.shape == (3, 16, 12) and pixels.dtype == torch.uint8 else "ERROR in its shape"
-        )
+    # what a reader imports when it is needed would look like an escape in the child
+    Image.init()
 
     def draw(rng: random.Random) -> tuple[str, bytes, Work]:
-        mutation = rng.choice(mutant_images.MUTATIONS)
-        return f"image {mutation.__name__}", mutation(rng.choice(raws), rng), work
+        mutation, raw, shown = rng.choice(mutant_images.MUTATIONS), rng.choice(raws), rng.choice(SHOWN)
+
+        def work(path: Path) -> str:
+            try:
+                pixels = read_image(path, shown)
+            except ImageError as error:
+                return refused(error)
+            right = pixels.shape == shown.shape and pixels.dtype == torch.uint8
+            return "decoded" if right else "ERROR in its shape"
+
+        return f"image {mutation.__name__}", mutation(raw, rng), work
 
     return draw
 

@@ -175,6 +175,7 @@ def header_entry(raw: bytes, rng: random.Random) -> bytes:
         lambda: entry.update(data_offsets=rng.choice(([begin], [], None, [-8, end], [begin + 1, end + 1], ["0", "8"]))),
         lambda: parts.header.update({f"{name}.twin": copy.deepcopy(entry)}),
         lambda: parts.header.update({rng.choice(("clean_scores", "detector.x", "../x", "")): copy.deepcopy(entry)}),
+        lambda: parts.header.update({"detector.x": {**entry, "shape": [0, 2**47, 2**47], "data_offsets": [0, 0]}}),
         lambda: parts.header.pop(name),
         lambda: parts.header.update({"another": parts.header.pop(name)}),
         lambda: entry.update(extra=1),

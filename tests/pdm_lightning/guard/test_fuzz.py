@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from pdm_lightning.guard import Guard, Preprocessing
 from tests.integration.caged import caged
 from tests.integration.fuzz import FAULTS, draw_guard, draw_image, fuzz, guards, main
 
@@ -64,7 +66,8 @@ ESCAPES: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.unlink(), "ESCAPE os.remove"),
     (lambda path: path.with_name("folder").mkdir(), "ESCAPE os.mkdir"),
     (lambda path: pickle.loads(pickle.dumps(_Evil())), "ESCAPE pickle.find_class"),
-    (lambda path: len(bytearray(8 * 2**30)), "ERROR MemoryError"),
+    (lambda path: len(bytearray(8 * 2**30)), "MEMORY MemoryError"),
+    (lambda path: torch.empty(8 * 2**30), "MEMORY RuntimeError"),
 ]
 
 
@@ -73,6 +76,25 @@ def test_the_cage(work: Callable[[Path], object], told: str, tmp_path: Path) -> 
     path = tmp_path / "file"
     path.write_text("text")
     assert caged(lambda place: str(work(place)), path).startswith(told)
+
+
+def _hungry(*_: object) -> None:
+    torch.empty(8 * 2**30)
+
+
+@pytest.mark.parametrize("kind", ["guard", "image"])
+def test_refusals_for_want_of_memory_are_faults(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both loaders turn it into a refusal in one line: without a limit the machine would have paid for it."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "cage").mkdir()
+    draw = draw_image() if kind == "image" else draw_guard(guards(tmp_path / "made"))
+    monkeypatch.setattr(Preprocessing, "__call__", _hungry)
+    monkeypatch.setattr(Guard, "score", _hungry)
+    found = fuzz([draw], 40, 1, tmp_path / "cage")
+    faults = [outcome for _, outcome in found if outcome.startswith(FAULTS)]
+    assert faults and all(outcome.startswith("MEMORY") for outcome in faults)
 
 
 @pytest.mark.parametrize("work", [_sleep, _spin])
