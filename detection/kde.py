@@ -16,6 +16,7 @@ from detection.base import Detector
 from detection.density import Densities
 from detection.features import Features, View
 from detection.finite import check_finite
+from detection.learner import every_class
 from detection.streamed import StreamedDensities
 
 PREPARED = 2**27
@@ -123,13 +124,7 @@ class KDE(Detector):
         """
         points = train.layer(self.layer).detach()
         check_finite(points, "training")
-        groups = [(train.labels == c).nonzero().flatten() for c in range(train.num_classes)]
-        empty = [c for c, rows in enumerate(groups) if len(rows) == 0]
-        if empty:
-            raise ValueError(
-                f"KDE: no training embeddings of class {', '.join(map(str, empty))}: "
-                "every class of the model needs training images"
-            )
+        groups = every_class(train.labels, train.num_classes, "KDE")
         drawn = [self._draw(rows, c) for c, rows in enumerate(groups)]
         kernels = mapped.gather(points, drawn)
         parts = kernels.split([len(rows) for rows in drawn])

@@ -126,9 +126,15 @@ def positive(name: str, value: float) -> float:
 def every_class(labels: Tensor, count: int, who: str) -> list[Tensor]:
     """Row numbers of each class, 0..count-1; ValueError where a class has none."""
     groups = [(labels == c).nonzero().flatten() for c in range(count)]
-    empty = [str(c) for c, rows in enumerate(groups) if not len(rows)]
+    empty = [c for c, rows in enumerate(groups) if not len(rows)]
     if empty:
         raise ValueError(
-            f"{who}: no training images of class {', '.join(empty)}: every class of the model needs training images"
+            f"{who}: no training images of class {few(empty)}: every class of the model needs training images"
         )
     return groups
+
+
+def few(numbers: Sequence[int], most: int = 5) -> str:
+    """Some numbers in words, the first ones where there are many: ``3, 4, 5, 6, 7 and 990 more``."""
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import detection
 from detection import Detector
+from detection.learner import few
 from pdm_lightning.errors import nearest
 from pdm_lightning.guard.checks import (
     Check,
@@ -45,6 +46,8 @@ CHOICES: dict[str, tuple[type[Detector], dict[str, Any]]] = {
     "mahalanobis_multi": (detection.MahalanobisMulti, {}),
 }
 """Names as ``detector=...`` has them, with what they set; the last two are fitted on an attack's images too."""
+OF_EVERY_CLASS = (detection.KDE, detection.Mahalanobis, detection.LID)
+"""What learns something of each class, and needs images of it; the others do without."""
 CLASSES = {kind.__name__: kind for kind, _ in CHOICES.values()}
 _POSITIVE = number(0, 1e12, above=True)
 _COUNT = whole(1, 10_000_000)
@@ -89,6 +92,17 @@ def choose(detector: Detector | str | None, classifier: Classifier) -> Detector:
     stages = "layers" in inspect.signature(kind).parameters and not _has_stages(classifier)
     # the stages that some detectors read by default are those of this project's ResNet
     return kind(**({"layers": ["embedding"]} if stages else {}), **arguments)
+
+
+def check_classes(detector: Detector, labels: Tensor, count: int) -> None:
+    """Refuse to fit a detector where a class has no image that it needs; ValueError, in one line, then."""
+    missing = sorted(set(range(count)) - set(labels.tolist()))
+    if missing and isinstance(detector, OF_EVERY_CLASS):
+        raise ValueError(
+            f"{type(detector).__name__} needs images of each of the classifier's {count} classes to learn from, and "
+            f"there are none of class {few(missing)}: give some, or take a detector that does without (knn, dknn, "
+            "msp, energy, ...)"
+        )
 
 
 def _has_stages(classifier: Classifier) -> bool:

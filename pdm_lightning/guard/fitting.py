@@ -79,6 +79,14 @@ def as_classifier(module: nn.Module, **settings: Any) -> Classifier:
     return Classifier.wrap(module, **given).eval()
 
 
+def check_labels(detector: Detector, read: Reader, train: Any) -> None:
+    """Check before the work that the images, where their labels are known, are of all classes that are needed."""
+    labels = getattr(source_of(train, read.preprocessing), "labels", None)
+    count = read.classifier.num_classes
+    if labels is not None and {*torch.as_tensor(labels).tolist()} <= {*range(count)}:
+        detectors.check_classes(detector, torch.as_tensor(labels), count)
+
+
 def split(read: Reader, train: Any, validation: Any, held_out: Any, *, fpr: float, seed: int) -> Parts:
     """Read all images, and say which are for what; see `Guard.fit`."""
     whole = read(train, "clean images")
@@ -117,6 +125,8 @@ def learn(
             "choose another detector"
         )
     detectors.check_cost(detectors.describe(detector), parts.train[0].shape)
+    kept = parts.train[0].classes[parts.train[1]]
+    detectors.check_classes(detector, kept, read.classifier.num_classes)
     extra = None
     if adversarial is not None:
         seen = read(adversarial, "adversarial images")

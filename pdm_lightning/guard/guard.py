@@ -169,6 +169,7 @@ class Guard:
         alarm_threshold(
             torch.arange(10.0 / fpr + 1) if 0 < fpr < 1 else torch.zeros(0), fpr
         )  # before the work
+        fitting.check_labels(chosen, read, train)
         parts = fitting.split(read, train, validation, held_out, fpr=fpr, seed=seed)
         made = fitting.learn(chosen, read, parts, adversarial, fpr=fpr, seed=seed, name=name)
         channels = made.preprocessing.channels

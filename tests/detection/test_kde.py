@@ -158,7 +158,7 @@ def test_empty_batch() -> None:
 def test_class_without_kernels_is_refused() -> None:
     train = make()
     keep = train.labels != 1
-    with pytest.raises(ValueError, match="no training embeddings of class 1"):
+    with pytest.raises(ValueError, match="KDE: no training images of class 1"):
         KDE().fit(Features(train.embeddings[keep], train.logits[keep], train.labels[keep]), train)
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from detection import KDE, MSP, Mahalanobis
 from pdm_lightning.data import ImageData
-from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing
+from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing, fitting
+from pdm_lightning.guard.detectors import CHOICES, OF_EVERY_CLASS
 from pdm_lightning.models import Classifier, ResNet
 
 Images = Callable[..., Any]
@@ -229,6 +230,34 @@ def test_wrong_images(classifier: Classifier, guard: Guard, stripes: Images) -> 
         Guard.fit(classifier, (images, labels), (torch.zeros(100, 1, 16, 16), labels[:100]), fpr=0.1)
     with pytest.raises(ValueError, match="need labels, all of them or none"):
         Guard.fit(classifier, (images, labels), images[:100], fpr=0.1)
+
+
+@pytest.mark.parametrize("detector", ["kde", "kde_logits", "mahalanobis", "relative_mahalanobis"])
+def test_classes_without_images(detector: str, stripes: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of very many classes and images of few: said before the work, in a line that can be read."""
+    classifier = Classifier(ResNet(8, 1, [4, 4, 8]), 8, 1000)
+    told = r"1000 classes .* none of class {} and \d* more: give some, or take .* \(knn, "
+    with pytest.raises(
+        ValueError, match=told.format(r"[\d, ]*")
+    ):  # the classifier's own predictions are known afterwards
+        Guard.fit(classifier, stripes(293)[0], fpr=0.1, detector=detector)
+    monkeypatch.setattr(fitting, "gather", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match=told.format("3, 4, 5, 6, 7")):
+        Guard.fit(classifier, stripes(293), fpr=0.1, detector=detector)
+
+
+@pytest.mark.parametrize("detector", sorted({*CHOICES} - {"kde", "kde_logits"}))
+def test_detectors_that_need_images_of_every_class(detector: str, stripes: Images) -> None:
+    """`OF_EVERY_CLASS` names those, and no other: the others are fitted on images of three of four classes."""
+    classifier = Classifier(ResNet(8, 1, [4, 4, 8]), 8, 4)
+    kind = CHOICES[detector][0]
+    images, labels = stripes(293)
+    more = {"adversarial": (images[torch.arange(293).roll(1)], labels)} if kind.needs_attack else {}
+    if issubclass(kind, OF_EVERY_CLASS):
+        with pytest.raises(ValueError, match="there are none of class 3: give some"):
+            Guard.fit(classifier, (images, labels), fpr=0.1, detector=detector, **more)
+    else:
+        Guard.fit(classifier, (images, labels), fpr=0.1, detector=detector, **more)
 
 
 def test_broken_weights(stripes: Images) -> None:
