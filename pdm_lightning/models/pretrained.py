@@ -6,12 +6,13 @@ import hashlib
 import logging
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from pdm_lightning.models.classifier import Classifier
@@ -23,6 +24,8 @@ State = dict[str, Tensor]
 
 #: Where checkpoints keep the weights among other things.
 _INSIDE = ("state_dict", "model_state_dict", "model", "network", "net")
+_SAVED = "save the weights alone, with torch.save(net.state_dict(), ...)"
+_MORE = f"holds more than weights, and no code of a file is run: {_SAVED}"
 
 
 def digest(path: str | Path) -> str:
@@ -64,29 +67,61 @@ def read(path: str | Path) -> tuple[State, str]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 told = (file.metadata() or {}).get("readout", "direct")
+                if told not in ("direct", "reverse"):
+                    raise _NoWeightsError("names a readout that is neither direct nor reverse")
                 return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118
+        _check_checkpoint(path)
         with warnings.catch_warnings():  # what is odd about a file is an error or nothing
             warnings.simplefilter("ignore")
             held = torch.load(path, map_location="cpu", weights_only=True)
+        return _tensors(held), "direct"
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than weights, and no code of a file is run: save the weights alone, with "
-            "torch.save(net.state_dict(), ...)"
-        ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} {_MORE}") from error
+    except _NoWeightsError as error:
+        raise ValueError(f"{path} {error}") from error
+    except Exception as error:  # whatever a damaged file makes torch's reader raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ValueError(
             f"{path} cannot be read as weights ({reason}): name a .safetensors or .pt file"
         ) from error
-    return _tensors(held, path), "direct"
 
 
-def _tensors(held: Any, path: Path) -> State:
+class _NoWeightsError(ValueError):
+    """What is wrong with a checkpoint, to be told after its path."""
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Refuse what `torch.load` would take more memory for than the file has bytes, and programs."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # of before PyTorch 1.6: storages as they are
+            pickles = path.read_bytes()
+        else:
+            archive = zipfile.ZipFile(file)
+            entries = archive.infolist()
+            # torch.save compresses nothing, and no entry lies within another
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise _NoWeightsError(
+                    "is compressed, which no file of torch.save is, and might become of any size"
+                )
+            if any(entry.filename.endswith("constants.pkl") for entry in entries):
+                raise _NoWeightsError(
+                    "holds a TorchScript program, and no code of a file is run: save the weights alone, with "
+                    "torch.save(program.state_dict(), ...)"
+                )
+            pickles = b"".join(archive.read(entry) for entry in entries if entry.filename.endswith(".pkl"))
+    if b"bytearray" in pickles:  # the one type of any size that weights_only makes out of a number
+        raise _NoWeightsError(_MORE)
+
+
+def _tensors(held: Any) -> State:
     for key in _INSIDE:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
-        raise ValueError(f"{path} holds no table of weights: torch.save(net.state_dict(), ...) makes one")
+        raise _NoWeightsError("holds no table of weights: torch.save(net.state_dict(), ...) makes one")
+    for name, value in held.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise _NoWeightsError(f"holds no plain numbers in {str(name)!r}: {_SAVED}")
     return {str(key): value for key, value in held.items()}
 
 
