@@ -18,7 +18,7 @@ from pdm_lightning.guard.document import Document, Form
 from pdm_lightning.guard.guard import Guard
 from pdm_lightning.guard.header import DTYPES, Spec
 from pdm_lightning.guard.rates import alarm_threshold
-from pdm_lightning.models import Classifier
+from pdm_lightning.models import Classifier, pretrained
 
 _CLASSIFIER, _DETECTOR, _SCORES = "classifier.", "detector.", "clean_scores"
 _BROKEN = (
@@ -162,9 +162,8 @@ def _detector(document: Document, tensors: Mapping[str, Tensor]) -> Detector:
 
 def _guard(document: Document, classifier: Classifier, tensors: Mapping[str, Tensor]) -> Guard:
     detector = _detector(document, tensors)
-    classifier.load_state_dict(
-        {n.removeprefix(_CLASSIFIER): t for n, t in tensors.items() if n.startswith(_CLASSIFIER)}
-    )
+    weights = {n.removeprefix(_CLASSIFIER): t for n, t in tensors.items() if n.startswith(_CLASSIFIER)}
+    classifier.load_state_dict(pretrained.versioned(classifier, weights))
     guard = Guard(
         classifier,
         detector,

@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
+#: What ``model.weights`` says where it asks for a library's own weights.
+DEFAULT = "DEFAULT"
+#: The library of a model's ``_target_``, for weights of its own.
+_LIBRARIES = {
+    "pdm_lightning.models.torchvision_network": "torchvision",
+    "pdm_lightning.models.timm_network": "timm",
+}
 _TIMM = "timm is not installed: pip install 'pdm-lightning[timm]'"
 
 
@@ -97,6 +104,39 @@ def check_arch(library: str, arch: str) -> None:
         raise ValueError(f"{library} has no arch {arch!r}: {hint}")
 
 
+def library_of(model: Mapping[str, Any]) -> str | None:
+    """The library whose network a model's option builds: "torchvision" or "timm"."""
+    return _LIBRARIES.get(str(model.get("_target_")))
+
+
+def own_weights(model: Mapping[str, Any]) -> str | None:
+    """Name of the library's own weights that a model's option asks for; None where it asks for none, or for a file.
+
+    Parameters
+    ----------
+    model
+        An option of the group: ``weights`` is "DEFAULT", or "torchvision:NAME" as a training's spec has it.
+    """
+    library, weights = library_of(model), str(model.get("weights"))
+    if library is None or not (weights == DEFAULT or weights.startswith(f"{library}:")):
+        return None
+    return weights.partition(":")[2] or default_weights(library, str(model["arch"]))
+
+
+def own_arguments(arch: str, name: str) -> dict[str, Any]:
+    """Arguments that torchvision gives a network along with its pretrained weights of a name.
+
+    Without them the same weights make other predictions, or do not fit.
+    """
+    from torchvision import models
+
+    if arch in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "aux_logits": True}
+    if arch.startswith("vit_"):
+        return {"image_size": models.get_model_weights(arch)[name].meta["min_size"][0]}
+    return {}
+
+
 def default_weights(library: str, arch: str) -> str:
     """Name of the weights that a library holds to be the best for a network; nothing is downloaded.
 
@@ -133,7 +173,7 @@ def download(library: str, settings: Mapping[str, Any], name: str, in_channels: 
     library
         "torchvision" or "timm".
     settings
-        ``arch`` and, for timm, further arguments of the network.
+        ``arch`` and further arguments of the network.
     name
         As `default_weights` gives it.
     in_channels
@@ -154,8 +194,14 @@ def download(library: str, settings: Mapping[str, Any], name: str, in_channels: 
             return dict(network.state_dict())
         from torchvision import models
 
-        return dict(models.get_model_weights(arch)[name].get_state_dict(progress=True, check_hash=True))
-    except OSError as error:
+        # the builder renames what old files hold
+        network = models.get_model(arch, weights=name, **(own_arguments(arch, name) | more))
+        return dict(network.state_dict())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"arch {arch} with its weights {name} does not take these settings: {error}"
+        ) from error
+    except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the weights {name} of {arch} cannot be fetched ({reason}): model.weights=FILE takes a file of yours"

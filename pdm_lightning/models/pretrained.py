@@ -7,6 +7,7 @@ import logging
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,18 @@ def load(
             len(found[heads[0]]),
             classifier.num_classes,
         )
-    target.load_state_dict(own | {name: value for name, value in found.items() if name not in heads})
+    target.load_state_dict(
+        versioned(target, own | {name: value for name, value in found.items() if name not in heads})
+    )
     if not heads and readout != classifier.speaks:
         _turn(classifier)
+
+
+def versioned(module: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """The weights with the versions of a module's layers, which a file has no place for and MNASNet asks for."""
+    found = OrderedDict(state)
+    found._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    return found
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from safetensors.torch import load_file
 
 from pdm_lightning.losses import CombinedLoss, Term
-from pdm_lightning.models import Classifier, WrappedClassifier
+from pdm_lightning.models import Classifier, WrappedClassifier, library, pretrained
 from pdm_lightning.stages.instantiate import instantiate
 
 #: Keys of a model's option that its target does not get; ``target`` is what `model=import` names its ``_target_`` by.
@@ -75,6 +75,9 @@ def build_classifier(spec: Mapping[str, Any], num_classes: int, in_channels: int
     option = spec["model"]
     settings = {key: value for key, value in option.items() if key not in NOT_ARGUMENTS}
     readout = spec["defense"].get("readout", "direct")
+    own = library.own_weights(option)
+    if own is not None and library.library_of(option) == "torchvision":
+        settings = library.own_arguments(str(option["arch"]), own) | settings
     offered = {"in_channels": in_channels, "num_classes": num_classes}
     network = instantiate(_accepted(settings, offered) | settings, "model")
     centring = _centring(option, network, in_channels)
@@ -119,7 +122,7 @@ def load_classifier(spec: Mapping[str, Any], folder: Path, num_classes: int, in_
     if not path.exists():
         raise FileNotFoundError(f"{path} not found: train the model first")
     classifier = build_classifier(spec, num_classes, in_channels)
-    classifier.load_state_dict(load_file(path))
+    classifier.load_state_dict(pretrained.versioned(classifier, load_file(path)))
     return classifier.eval()
 
 

@@ -17,18 +17,6 @@ from pdm_lightning.stages.context import embed
 if TYPE_CHECKING:
     from pdm_lightning.data import ImageData
 
-#: The library of a model's ``_target_``, for weights of its own.
-_LIBRARIES = {
-    "pdm_lightning.models.torchvision_network": "torchvision",
-    "pdm_lightning.models.timm_network": "timm",
-}
-DEFAULT = "DEFAULT"
-
-
-def library_of(model: Mapping[str, Any]) -> str | None:
-    """The library whose network a model's option builds: "torchvision" or "timm"."""
-    return _LIBRARIES.get(str(model.get("_target_")))
-
 
 def told(model: Mapping[str, Any]) -> str | None:
     """What tells weights from others: the hash of a file's content, or the name that a library gives its own.
@@ -48,8 +36,8 @@ def told(model: Mapping[str, Any]) -> str | None:
     weights = model.get("weights")
     if weights is None:
         return None
-    known = library_of(model)
-    if weights != DEFAULT:
+    known = library.library_of(model)
+    if weights != library.DEFAULT:
         path = Path(str(weights)).expanduser()
         stamp = path.stat() if path.exists() else None
         return _digest(str(path), stamp and (stamp.st_size, stamp.st_mtime_ns))
@@ -101,11 +89,10 @@ def start(classifier: Classifier, spec: Mapping[str, Any], shape: tuple[int, int
 def _read(
     model: Mapping[str, Any], weights: str, expected: str, channels: int
 ) -> tuple[pretrained.State, str]:
-    known = library_of(model)
-    if known is not None and weights == DEFAULT:
+    known, own = library.library_of(model), library.own_weights(model)
+    if known is not None and own is not None:
         settings = {key: value for key, value in model.items() if key not in (*NOT_ARGUMENTS, "_target_")}
-        name = expected.partition(":")[2] or library.default_weights(known, str(model["arch"]))
-        return library.download(known, settings, name, channels), "direct"
+        return library.download(known, settings, own, channels), "direct"
     if expected.startswith("sha256:") and told({"weights": weights}) != expected:
         raise ValueError(
             f"model.weights={weights}: the file has changed since the study was planned: run it again"

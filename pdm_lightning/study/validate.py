@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from pdm_lightning.data.sources import check_channels, pair
-from pdm_lightning.models.library import check_arch
+from pdm_lightning.models.library import check_arch, library_of
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
-from pdm_lightning.stages.start import library_of
 from pdm_lightning.store import ON_STALE
 from pdm_lightning.study import validate_defense, validate_detector, validate_report
 from pdm_lightning.study.cell import Cell

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from pdm_lightning.data.sources import pair
+from pdm_lightning.models.library import library_of
 from pdm_lightning.stages.build import build_classifier
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.stages.sight import LAYERS
-from pdm_lightning.stages.start import library_of
 from pdm_lightning.study import specs
 from pdm_lightning.study.sizes import same_everywhere
 from pdm_lightning.threat import CAPABILITIES, GrayBox, needs, surrogate_of
