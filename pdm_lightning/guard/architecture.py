@@ -5,6 +5,7 @@ A file can name an entry of these lists and nothing else: what it says is looked
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,12 +26,27 @@ from pdm_lightning.guard.checks import (
     text,
     whole,
 )
+from pdm_lightning.guard.preprocessing import MAX_SIDE
 from pdm_lightning.models import Classifier, ResNet, WrappedClassifier
 from pdm_lightning.models.resnet import PreActivationBlock
 
 SOURCES = ("resnet", "torchvision", "timm", "own")
 MAX_CLASSES = 100_000
 _CLASSES = whole(2, MAX_CLASSES)
+_GIVEN: dict[str, tuple[Check, Any]] = {
+    "transform_input": (flag, False),
+    "aux_logits": (flag, True),
+    "image_size": (whole(1, MAX_SIDE), 224),
+}
+"""What torchvision gives some networks along with its own weights, and what they are without: told where it differs."""
+
+
+def _of_torchvision(value: Any, where: str) -> dict[str, Any]:
+    there = value if isinstance(value, Mapping) else {}
+    given = {name: check for name, (check, _) in _GIVEN.items() if name in there}
+    return record(num_classes=_CLASSES, **given)(value, where)  # type: ignore[no-any-return]
+
+
 _ARGUMENTS: dict[str, Check] = {
     "resnet": record(
         depth=whole(8, 1202),
@@ -39,7 +55,7 @@ _ARGUMENTS: dict[str, Check] = {
         preact=flag,
         leak=number(0, 1),
     ),
-    "torchvision": record(num_classes=_CLASSES),
+    "torchvision": _of_torchvision,
     "timm": record(num_classes=_CLASSES, in_chans=whole(1, 4)),
     "own": record(),
 }
@@ -58,8 +74,9 @@ class Architecture:
     name : str
         As the library lists it: "resnet18". Free for "resnet" and "own".
     arguments : mapping
-        resnet: depth, in_channels, widths, preact, leak. torchvision: num_classes. timm: num_classes, in_chans.
-        own: none.
+        resnet: depth, in_channels, widths, preact, leak. torchvision: num_classes and, where they are
+        not as the library builds the network without weights, transform_input, aux_logits, image_size. timm:
+        num_classes, in_chans. own: none.
 
     Raises
     ------
@@ -84,12 +101,18 @@ class Architecture:
                 )
 
     @classmethod
-    def named(cls, word: str, classes: int, channels: int) -> Architecture:
-        """Of ``torchvision/resnet18`` or ``timm/vit_tiny_patch16_224``, for so many classes and channels."""
+    def named(cls, word: str, classes: int, channels: int, network: nn.Module | None = None) -> Architecture:
+        """Of ``torchvision/resnet18`` or ``timm/vit_tiny_patch16_224``, for so many classes and channels.
+
+        Where the network is there already, what its library has given it beside its weights is read off it.
+        """
         source, _, name = word.partition("/")
         if source not in ("torchvision", "timm"):
             raise GuardFileError(f"architecture {word!r}: write torchvision/NAME or timm/NAME")
-        more = {"in_chans": channels} if source == "timm" else {}
+        if source == "timm":
+            return cls(source, name, {"num_classes": classes, "in_chans": channels})
+        more = {key: getattr(network, key, usual) for key, (_, usual) in _GIVEN.items()}
+        more = {key: value for key, value in more.items() if value != _GIVEN[key][1]}
         return cls(source, name, {"num_classes": classes, **more})
 
     def build(self) -> nn.Module:
@@ -119,6 +142,14 @@ class Architecture:
                 return self.build()
         except (NotImplementedError, RuntimeError):  # something asks for a value while it is built
             return None
+
+    def check(self, network: nn.Module) -> None:
+        """Raise `GuardFileError` unless a reader of a file, who has only this, will build such a network."""
+        if not _alike(self.on_meta() or self.build(), network):
+            raise GuardFileError(
+                f"architecture {self.source}/{self.name} does not rebuild this network, so that no file could: "
+                "name another, or 'own'"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Give source, name and arguments as JSON holds them."""
@@ -178,11 +209,17 @@ def recognise(classifier: Classifier, channels: int) -> Architecture:
     else:
         candidates = []
     for name in candidates:
-        found = Architecture.named(f"{library}/{name}", classifier.num_classes, channels)
+        found = Architecture.named(f"{library}/{name}", classifier.num_classes, channels, network)
         twin = found.on_meta()
-        if twin is not None and repr(twin) == repr(network) and shapes(twin) == shapes(network):
+        if twin is not None and _alike(twin, network):
             return found
     return Architecture("own", type(network).__name__[:200])
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same layers and tensors; a part that was taken out leaves None, or nothing."""
+    first, second = (re.sub(r"\n *\(\w+\): None(?=\n)", "", repr(network)) for network in (one, other))
+    return first == second and shapes(one) == shapes(other)
 
 
 def network_of(classifier: Classifier) -> nn.Module:

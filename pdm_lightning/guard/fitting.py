@@ -16,7 +16,7 @@ from detection import Detector
 from pdm_lightning import __version__
 from pdm_lightning.data import ImageData
 from pdm_lightning.guard import detectors
-from pdm_lightning.guard.architecture import Architecture
+from pdm_lightning.guard.architecture import Architecture, network_of
 from pdm_lightning.guard.gather import Gathered, gather, halves, scores, share_out
 from pdm_lightning.guard.preprocessing import Preprocessing
 from pdm_lightning.guard.provenance import Provenance
@@ -218,4 +218,4 @@ def architecture_of(
         return given
     if given in (None, "own"):
         return Architecture("own", "") if given == "own" else find(classifier, channels)
-    return Architecture.named(str(given), classifier.num_classes, channels)
+    return Architecture.named(str(given), classifier.num_classes, channels, network_of(classifier))

@@ -228,6 +228,8 @@ def _wrapped(
         std = pixels[1] if given.std is None else given.std
         classifier = Classifier.wrap(network, given.embedding, count, "direct", mean, std)
     assert isinstance(classifier, Classifier)
+    if architecture is not None:  # told before the work, which could not be saved
+        Architecture.named(architecture, count, channels, network).check(network)
     return Model(
         classifier.eval(),
         list(names) if names else None,
