@@ -147,8 +147,8 @@ class Architecture:
         """Raise `GuardFileError` unless a reader of a file, who has only this, will build such a network."""
         if not _alike(self.on_meta() or self.build(), network):
             raise GuardFileError(
-                f"architecture {self.source}/{self.name} does not rebuild this network, so that no file could: "
-                "name another, or 'own'"
+                f"architecture {self.source}/{self.name} does not rebuild this network, so that no file of it could be "
+                "read: take it for a network of your own (--import, or architecture='own')"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 #: Where checkpoints keep the weights among other things.
 _INSIDE = ("state_dict", "model_state_dict", "model", "network", "net")
 _SAVED = "save the weights alone, with torch.save(net.state_dict(), ...)"
-_MORE = f"holds more than weights, and no code of a file is run: {_SAVED}"
+_MORE = f"holds other things than weights, and no code of a file is run: {_SAVED}"
 
 
 def digest(path: str | Path) -> str:

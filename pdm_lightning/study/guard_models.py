@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from pdm_lightning.guard.architecture import Architecture
-from pdm_lightning.models import Classifier
+from pdm_lightning.models import Classifier, WrappedClassifier, pretrained
 from pdm_lightning.stages.context import open_classifier
 from pdm_lightning.store import Store
 
@@ -74,7 +73,8 @@ def open_model(
         made = imported(given.imported)
         if isinstance(made, Classifier):
             _refuse(given, ("embedding", "mean", "std"), "belongs to the Classifier, which has its own")
-        _load_weights(made, given.weights)
+        if given.weights not in (None, "random"):
+            _take(made, _state(given.weights), given.weights)
         return _wrapped(given, made, names, None, (0.0, 1.0), "stretch")
     source = "torchvision" if given.torchvision else "timm"
     network = _of_library(given, source, len(names) if names else folders)
@@ -110,13 +110,15 @@ def _refuse(given: argparse.Namespace, fixed: Sequence[str], why: str) -> None:
 def imported(word: str) -> nn.Module:
     """Make the network of ``package.module:function``, which the user typed: this runs the user's code.
 
+    A dot does for the colon, as in ``model.target`` of a study.
+
     Raises
     ------
     ValueError
         Where there is no such function, or it makes no network.
     """
-    module, colon, name = word.partition(":")
-    if not (module and colon and name):
+    module, _, name = word.partition(":") if ":" in word else word.rpartition(".")
+    if not (module and name):
         raise ValueError(f"--import {word}: write package.module:function")
     try:
         found: Any = importlib.import_module(module)
@@ -139,15 +141,14 @@ def _of_library(given: argparse.Namespace, source: str, count: int | None) -> nn
         if count is not None and count < classes and given.classes:
             raise ValueError(f"--classes: {count} names, the pretrained {name} has {classes} classes")
         return network
-    state = None if weights == "random" else _state(Path(weights))
-    outputs = len(list(state.values())[-1]) if state else count or 1000
-    if state:
-        # the last tensor of the network's own order is the head's; a file's order is another
-        last = list(Architecture.named(f"{source}/{name}", 1000, channels).build().state_dict())[-1]
-        outputs = len(state[last]) if last in state and state[last].dim() else outputs
-    network = Architecture.named(f"{source}/{name}", outputs, channels).build()
-    if state:
-        _take(network, state, weights)
+    if weights == "random":
+        return Architecture.named(f"{source}/{name}", count or 1000, channels).build()
+    network, state = Architecture.named(f"{source}/{name}", 1000, channels).build(), _state(weights)
+    with _of(weights):
+        found, heads = pretrained.fitted(network.state_dict(), state, 1000)
+    if heads:  # of another number of classes than ImageNet's
+        network = Architecture.named(f"{source}/{name}", len(found[heads[-1]]), channels).build()
+    _take(network, found, weights)
     return network
 
 
@@ -169,31 +170,32 @@ def _pretrained(source: str, name: str, channels: int) -> nn.Module:
         ) from error
 
 
-def _load_weights(network: nn.Module, weights: str | None) -> None:
-    if weights not in (None, "random"):
-        _take(network, _state(Path(str(weights))), str(weights))
+def _state(weights: str) -> pretrained.State:
+    if not Path(weights).expanduser().is_file():
+        raise FileNotFoundError(f"--weights {weights}: no such file (or pretrained, or random)")
+    with _of(weights):
+        return pretrained.read(weights)[0]
 
 
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
-        raise ValueError(
-            f"--weights {path}: such a file is a pickle, which can run code: save its state_dict with "
-            "safetensors.torch.save_file, and give that"
+def _take(network: nn.Module, state: pretrained.State, weights: str) -> None:
+    target = network.module if isinstance(network, WrappedClassifier) else network
+    own = target.state_dict()
+    with _of(weights):
+        found, _ = pretrained.fitted(own, state, classes=0)  # no head may stay fresh
+    target.load_state_dict(pretrained.versioned(target, own | found))
+
+
+@contextmanager
+def _of(weights: str) -> Iterator[None]:
+    """Say which flag an error is about."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        about = (
+            told.removeprefix("model.weights ") if told.startswith("model.") else told.removeprefix(weights)
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"--weights {path}: no such file (or pretrained, or random)")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"--weights {path} is no safetensors file: {error}") from error
-
-
-def _take(network: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise ValueError(f"--weights {path} do not fit: {' '.join(lines[1:2] or lines)[:200]}") from error
+        raise ValueError(f"--weights {weights} {about.lstrip()}") from error
 
 
 @torch.no_grad()

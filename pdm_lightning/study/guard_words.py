@@ -34,9 +34,9 @@ MAKES = "makes the network, where the file does not name it"
 _EPILOGS = {
     "fit": """\
 The classifier is a trained model of a study, by its key (pdml store ls train); or one of torchvision's or timm's, with
-weights from a safetensors file, the library's own pretrained ones, or random ones for a trial; or what a function of
-your own makes. Weights in .pt or .pth files are pickles, which can run code, and are not opened: save_file of
-safetensors.torch writes what torch.load gives.
+weights from a file, the library's own pretrained ones, or random ones for a trial; or what a function of your own
+makes. Files of weights are safetensors, or checkpoints of PyTorch's (.pt, .pth) that hold weights and plain values: no
+code of a file runs. Prefixes of names, such as "module.", are found.
 
 IMAGES holds clean images that the classifier was not trained on, in a folder for each class (as train/ or test/ of
 data=image_folder), or without any order: then the classifier's own predictions stand for the classes. A part sets the
@@ -158,7 +158,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="FILE",
-        help="safetensors; or pretrained (default of --torchvision, --timm), or random",
+        help="safetensors or a checkpoint; or pretrained (default of --torchvision, --timm), or random",
     )
     add("--embedding", metavar="LAYER", help="its layer (default: the input of the last linear layer)")
     add("--classes", metavar="NAMES", help="a,b,c or a text file of one a line, in the order of the logits")

@@ -140,6 +140,9 @@ def _model(config: Config, place: str = "model") -> None:
             text(config, f"{place}.{key}", optional=True)
     if model.get("target", "") is None:
         raise ValueError(f"{place}.target=null: a dotted path needed, as {place}.target=my_package.make_net")
+    if ":" in str(model.get("target", "")):
+        dotted = str(model["target"]).replace(":", ".")
+        raise ValueError(f"{place}.target={model['target']}: a dotted path needed, {place}.target={dotted}")
     known = library_of(model)
     with built(place, model):
         if known is not None:

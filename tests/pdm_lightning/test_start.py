@@ -21,6 +21,7 @@ from pdm_lightning.stages.start import start, told
 from pdm_lightning.stages.train import load_classifier
 from pdm_lightning.study.ask import ask
 from pdm_lightning.study.plan import make_plan
+from pdm_lightning.study.validate import validate
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_training.py")))
 tiny_data, tiny_spec, run, weights, equal = (
@@ -240,6 +241,12 @@ def test_weights_count_by_content_and_not_by_place(direct, tmp_path):
         spec = node.spec | {"start": str(copied)}
         start(build_classifier(spec, 3, 1), spec, (1, 8, 8))
     assert "weights" not in key()[1].spec["model"]
+
+
+def test_a_target_with_a_colon_is_told_how_to_write_it():
+    (cell,) = ask("plan", ["model=import", "model.target=torchvision.models:resnet18", "trainer.device=cpu"])
+    with pytest.raises(ValueError, match=r"needed, model\.target=torchvision\.models\.resnet18$"):
+        validate(cell)
 
 
 def test_names_tell_of_weights_by_file_and_folder():

@@ -34,7 +34,7 @@ WRONG: list[tuple[str, str]] = [
     ("fit MODEL images --output absent/x", "there is no folder 'absent'"),
     ("fit MODEL images --output images", "--output images is a folder"),
     ("fit MODEL images --weights absent", "--weights absent: no such file"),
-    ("fit MODEL images --weights guarded_network.py", "is no safetensors file"),
+    ("fit MODEL images --weights guarded_network.py", "--weights guarded_network.py holds other things than weights"),
     ("detect guard.safetensors", "the following arguments are required: IMAGES"),
     ("detect absent images", "absent: No such file or directory"),
     ("detect guarded_network.py images", "guarded_network.py: this is no safetensors file"),
