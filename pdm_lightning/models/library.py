@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -163,6 +163,52 @@ def default_weights(library: str, arch: str) -> str:
             f"{library} has no pretrained weights for arch {arch!r}: model.weights=null, or a file"
         )
     return name
+
+
+class Pixels(NamedTuple):
+    """How a network wants its images: centring and scale of pixels in [0, 1], three of each, and (H, W)."""
+
+    mean: list[float]
+    std: list[float]
+    size: tuple[int, int]
+
+
+def pixels(library: str, arch: str, name: str | None = None) -> Pixels:
+    """Give what a library's weights were trained with; nothing is downloaded.
+
+    Parameters
+    ----------
+    library
+        "torchvision" or "timm".
+    arch
+        As the library lists it; ImageNet's usual values stand for one without weights.
+    name
+        Of weights of torchvision's; its best ones by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
+    check_arch(library, arch)
+    if library == "timm":
+        import timm
+
+        cfg = timm.get_pretrained_cfg(arch)
+        if cfg is None:
+            return _IMAGENET
+        _, height, width = cfg.input_size
+        return Pixels(list(cfg.mean), list(cfg.std), (height, width))
+    from torchvision import models
+
+    known = models.get_model_weights(arch)
+    if not list(known):
+        return _IMAGENET
+    made = (known.DEFAULT if name is None else known[name]).transforms()
+    return Pixels(list(made.mean), list(made.std), (made.crop_size[0], made.crop_size[-1]))
+
+
+_IMAGENET = Pixels([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (224, 224))
 
 
 def download(library: str, settings: Mapping[str, Any], name: str, in_channels: int) -> State:

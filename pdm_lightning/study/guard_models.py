@@ -14,11 +14,9 @@ import torch
 from torch import nn
 
 from pdm_lightning.guard.architecture import Architecture
-from pdm_lightning.models import Classifier, WrappedClassifier, pretrained
+from pdm_lightning.models import Classifier, WrappedClassifier, library, pretrained
 from pdm_lightning.stages.context import open_classifier
 from pdm_lightning.store import Store
-
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,14 @@ def open_model(
             _refuse(given, ("embedding", "mean", "std"), "belongs to the Classifier, which has its own")
         if given.weights not in (None, "random"):
             _take(made, _state(given.weights), given.weights)
-        return _wrapped(given, made, names, None, (0.0, 1.0), "stretch")
+        return _wrapped(given, made, names, None, None)
     source = "torchvision" if given.torchvision else "timm"
+    word = f"{source}/{given.torchvision or given.timm}"
+    Architecture.named(word, 1000, 3)  # the name is in the library's list
+    pixels = library.pixels(source, word.partition("/")[2])
+    given.size = given.size or pixels.size
     network = _of_library(given, source, len(names) if names else folders)
-    config = getattr(network, "pretrained_cfg", None) or {}
-    pixels = (list(config.get("mean", IMAGENET[0])), list(config.get("std", IMAGENET[1])))
-    if given.channels == 1:
-        pixels = ([sum(pixels[0]) / 3], [sum(pixels[1]) / 3])
-    return _wrapped(given, network, names, f"{source}/{given.torchvision or given.timm}", pixels, "crop")
+    return _wrapped(given, network, names, word, pixels)
 
 
 def _stored(given: argparse.Namespace, key: str, names: Sequence[str] | None) -> Model:
@@ -137,7 +135,7 @@ def _of_library(given: argparse.Namespace, source: str, count: int | None) -> nn
     channels = given.channels or 3
     if weights == "pretrained":
         network = _pretrained(source, name, channels)
-        classes = _outputs(network, given.size or (224, 224), channels)
+        classes = _outputs(network, given.size, channels)
         if count is not None and count < classes and given.classes:
             raise ValueError(f"--classes: {count} names, the pretrained {name} has {classes} classes")
         return network
@@ -154,7 +152,6 @@ def _of_library(given: argparse.Namespace, source: str, count: int | None) -> nn
 
 def _pretrained(source: str, name: str, channels: int) -> nn.Module:
     """Have the library fetch its own weights."""
-    Architecture.named(f"{source}/{name}", 1000, channels)  # the name is in its list
     try:
         if source == "timm":
             import timm
@@ -217,8 +214,7 @@ def _wrapped(
     network: nn.Module,
     names: Sequence[str] | None,
     architecture: str | None,
-    pixels: tuple[Any, Any],
-    resize: str,
+    pixels: library.Pixels | None,
 ) -> Model:
     size, channels = given.size or (224, 224), given.channels or 3
     count = _outputs(network, size, channels)
@@ -226,8 +222,11 @@ def _wrapped(
         raise ValueError(f"--classes: {len(names)} names, the network has {count} outputs")
     classifier = network
     if not isinstance(network, Classifier):
-        mean = pixels[0] if given.mean is None else given.mean
-        std = pixels[1] if given.std is None else given.std
+        own: tuple[Any, Any] = (0.0, 1.0) if pixels is None else (pixels.mean, pixels.std)
+        if pixels is not None and channels == 1:
+            own = (sum(pixels.mean) / 3, sum(pixels.std) / 3)
+        mean = own[0] if given.mean is None else given.mean
+        std = own[1] if given.std is None else given.std
         classifier = Classifier.wrap(network, given.embedding, count, "direct", mean, std)
     assert isinstance(classifier, Classifier)
     if architecture is not None:  # told before the work, which could not be saved
@@ -237,6 +236,6 @@ def _wrapped(
         list(names) if names else None,
         size,
         channels,
-        given.resize or resize,
+        given.resize or ("stretch" if pixels is None else "crop"),
         architecture,
     )

@@ -178,7 +178,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add(
         "--fpr", type=fraction, default=0.05, help="share of clean images that may be flagged (default: 0.05)"
     )
-    add("--size", type=_size, metavar="N|HxW", help="pixels (default: the model's; 224)")
+    add("--size", type=_size, metavar="N|HxW", help="pixels (default: the model's, the library's; 224)")
     add("--channels", type=int, choices=(1, 3), help="grey or RGB (default: the model's; 3)")
     resize = "stretch, or crop the middle (default: crop for --torchvision and --timm)"
     add("--resize", choices=("stretch", "crop"), help=resize)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from pdm_lightning.data import fingerprint
+from pdm_lightning.models import library
 from pdm_lightning.stages.build import build_loss
 from pdm_lightning.stages.sight import LAYERS
 from pdm_lightning.stages.start import told
@@ -74,6 +75,9 @@ def _needs_pairs(defense: str) -> bool:
 def model_spec(model: Config) -> dict[str, Any]:
     """The network, and the weights that it starts from: what is in their file, not where it lies."""
     spec = settings(model, {"target", "weights"})
+    if library.library_of(model) == "torchvision":  # timm's networks tell it themselves
+        own = library.pixels("torchvision", str(model["arch"]), library.own_weights(model))
+        spec |= {key: getattr(own, key) for key in ("mean", "std") if spec.get(key) is None}
     spec = {
         key: value
         for key, value in spec.items()

@@ -17,6 +17,8 @@ from pdm_lightning.guard import Guard
 from pdm_lightning.models import Classifier, library
 from pdm_lightning.stages.build import build_classifier, load_classifier
 from pdm_lightning.stages.start import start
+from pdm_lightning.study.ask import ask
+from pdm_lightning.study.specs import model_spec
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIDES = {"googlenet": 64, "inception_v3": 96, "densenet121": 32, "mnasnet0_5": 32}
@@ -87,6 +89,36 @@ def test_files_of_layers_with_versions_are_read(published: str, tmp_path: Path) 
     assert guard.network.name == published
     loaded = Guard.load(guard.save(tmp_path / "guard.safetensors"))
     assert torch.equal(loaded.score(images[:4]).score, guard.score(images[:4]).score)
+
+
+def test_pixels_are_those_of_the_weights() -> None:
+    imagenet = (MEAN, STD, (224, 224))
+    assert library.pixels("torchvision", "resnet18") == imagenet
+    assert library.pixels("torchvision", "efficientnet_v2_l") == ([0.5] * 3, [0.5] * 3, (480, 480))
+    assert library.pixels("torchvision", "inception_v3").size == (299, 299)
+    assert library.pixels("torchvision", "vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == (384, 384)
+    with pytest.raises(ValueError, match="did you mean 'resnet18'"):
+        library.pixels("torchvision", "resnt18")
+
+
+def test_timm_s_pixels_are_those_of_the_weights() -> None:
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'pdm-lightning[timm]'")
+    assert library.pixels("timm", "resnet18") == (MEAN, STD, (224, 224))
+    assert library.pixels("timm", "inception_v3") == ([0.5] * 3, [0.5] * 3, (299, 299))
+
+
+@pytest.mark.parametrize(
+    ("words", "mean", "std"),
+    [
+        ("model.arch=resnet18", MEAN, STD),
+        ("model.arch=efficientnet_v2_l", [0.5] * 3, [0.5] * 3),
+        ("model.arch=efficientnet_v2_l model.mean=[0.1,0.2,0.3]", [0.1, 0.2, 0.3], [0.5] * 3),
+    ],
+)
+def test_a_training_is_centred_so(words: str, mean: list[float], std: list[float]) -> None:
+    (cell,) = ask("plan", ["model=torchvision", "attack=none", "data.channels=3", *words.split()])
+    spec = model_spec(cell.config["model"])
+    assert (spec["mean"], spec["std"]) == (mean, std)
 
 
 def test_a_vision_transformer_has_the_size_of_its_weights() -> None:

@@ -244,9 +244,9 @@ def test_weights_count_by_content_and_not_by_place(direct, tmp_path):
 
 
 def test_a_target_with_a_colon_is_told_how_to_write_it():
-    (cell,) = ask("plan", ["model=import", "model.target=torchvision.models:resnet18", "trainer.device=cpu"])
+    cells = ask("plan", ["model=import", "model.target=torchvision.models:resnet18", "trainer.device=cpu"])
     with pytest.raises(ValueError, match=r"needed, model\.target=torchvision\.models\.resnet18$"):
-        validate(cell)
+        validate(cells)
 
 
 def test_names_tell_of_weights_by_file_and_folder():

@@ -63,3 +63,25 @@ def test_what_no_file_could_rebuild_is_told_before_the_work(
     monkeypatch.setattr(Guard, "fit", None)
     assert main(["fit", "--torchvision", "shufflenet_v2_x1_0", "images", "--size", "32"]) == 2
     assert "torchvision/shufflenet_v2_x1_0 does not rebuild this network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "side", "mean"),
+    [
+        (["--torchvision", "swin_v2_t"], 256, 0.485),
+        (["--torchvision", "efficientnet_v2_l"], 480, 0.5),
+        (["--timm", "vit_tiny_patch16_384"], 384, 0.5),
+        (["--torchvision", "efficientnet_v2_l", "--size", "32", "--mean", "0.1"], 32, 0.1),
+    ],
+)
+def test_size_and_centring_are_those_of_the_library(words: list[str], side: int, mean: float) -> None:
+    from pdm_lightning.study.guard_models import open_model
+    from pdm_lightning.study.guard_words import parse
+
+    if "--timm" in words:
+        pytest.importorskip("timm")
+    given = parse("fit", [*words, "images", "--weights", "random"])
+    assert given is not None
+    found = open_model(given, "", None, 3)
+    assert (found.size, found.resize) == ((side, side), "crop")
+    assert found.classifier.mean.flatten()[0].item() == pytest.approx(mean)
