@@ -8,7 +8,7 @@ import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,28 @@ def _tensors(held: Any) -> State:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
-        raise _NoWeightsError("holds no table of weights: torch.save(net.state_dict(), ...) makes one")
+        raise _NoWeightsError(f"holds no table of weights{_instead(held)}")
     for name, value in held.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
             raise _NoWeightsError(f"holds no plain numbers in {str(name)!r}: {_SAVED}")
     return {str(key): value for key, value in held.items()}
+
+
+def _instead(held: Any) -> str:
+    """Where the weights may be in what is no table of weights, and how to save them."""
+    parts = held.items() if isinstance(held, Mapping) else ()
+    tables = [key for key, part in parts if isinstance(part, Mapping) and _has_tensors(part.values())]
+    if tables:
+        some = " or ".join(repr(str(key))[:60] for key in tables[:3])
+        return f", but one under {some}: save that alone, as torch.save(checkpoint[{str(tables[0])[:60]!r}], ...)"
+    if _has_tensors(part for _, part in parts):
+        other = next(str(key) for key, part in parts if not isinstance(part, Tensor))
+        return f", for {other[:60]!r} in it is no tensor: save the weights alone, without it"
+    return ": torch.save(net.state_dict(), ...) makes one"
+
+
+def _has_tensors(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in values)
 
 
 def load(

@@ -109,3 +109,15 @@ def test_a_readout_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_what_is_a_pickle_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.pt").write_bytes(pickle.dumps(Swelling()))
     assert "holds other things than weights" in refused(tmp_path / "net.pt")
+
+
+def test_the_key_of_the_weights_is_named(tmp_path: Path) -> None:
+    path, state = tmp_path / "net.pt", net().state_dict()
+    torch.save({"model_ema": state, "epoch": 3}, path)
+    assert "one under 'model_ema': save that alone, as torch.save(checkpoint['model_ema'], ...)" in refused(
+        path
+    )
+    torch.save({**state, "epoch": 3}, path)
+    assert "'epoch' in it is no tensor" in refused(path)
+    torch.save({"model_ema": {}, "epoch": 3}, path)
+    assert "torch.save(net.state_dict(), ...) makes one" in refused(path)
