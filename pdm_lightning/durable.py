@@ -21,11 +21,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def regular(path: Path) -> Path:
+    """The file that a path leads to, links followed, there or not; ValueError for a device, a pipe or a folder."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file: name another")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a file to write; what was written takes the place of `path` in one step, and is on the disk."""
+def replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
+    """Yield the path of a file to write; what was written takes the place of `path` in one step, and is on the disk.
+
+    Where writing fails, what was there stays, and the unfinished file too, unless `keep` is false. ValueError as
+    `regular`.
+    """
+    path = regular(path)
     new = path.with_name(f"{path.name}.new")
-    yield new
+    try:
+        yield new
+    except BaseException:
+        if not keep:
+            new.unlink(missing_ok=True)
+        raise
     sync(new)
     os.replace(new, path)
     sync(path.parent)

@@ -8,8 +8,10 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from detection import Detector
 from detection.features import LAYERS, tapped
 from detection.graph import scorer
+from pdm_lightning.durable import regular, sync
 from pdm_lightning.models import Classifier
 
 if TYPE_CHECKING:
@@ -109,7 +112,8 @@ def export_program(
     path = _ending(path, ".pt2")
     program = _program(classifier, detector, threshold, example)
     told = metadata(classifier, detector, threshold, classes, fpr)
-    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(told)})
+    with _whole(path) as new:
+        torch.export.save(program, new, extra_files={"metadata.json": json.dumps(told)})
     return path
 
 
@@ -152,7 +156,8 @@ def export_onnx(
     size = sum(
         t.numel() * t.element_size() for t in (*program.state_dict.values(), *program.constants.values())
     )
-    made.save(str(path), external_data=size > EXTERNAL)
+    with _whole(path) as new:
+        made.save(str(new), external_data=size > EXTERNAL)
     return path
 
 
@@ -225,6 +230,21 @@ def _ending(path: str | Path, suffix: str) -> Path:
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}: make it first")
     return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write; what was written, and what lies beside it, takes the place of `path` when all is there.
+
+    An ONNX file names the one of its weights, so that both are written under their own names, in a folder beside.
+    """
+    path = regular(path)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Path(folder, path.name)
+        for made in sorted(Path(folder).iterdir(), reverse=True):  # the weights first
+            sync(made)
+            made.replace(path.with_name(made.name))
+    sync(path.parent)
 
 
 class _quiet(warnings.catch_warnings):

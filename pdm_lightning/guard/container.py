@@ -185,15 +185,11 @@ def write(path: Path, document: str, tensors: Mapping[str, Tensor]) -> None:
     metadata = {"guard": document, "sha256": digest.hexdigest()}
     told = json.dumps({"__metadata__": metadata, **header}).encode()
     told += b" " * (-len(told) % 8)
-    try:
-        with replacing(path) as new, new.open("wb") as file:
-            file.write(struct.pack("<Q", len(told)) + told)
-            for name in order:
-                for part in _bytes_of(tensors[name]):
-                    file.write(part)
-    except BaseException:
-        path.with_name(f"{path.name}.new").unlink(missing_ok=True)
-        raise
+    with replacing(path, keep=False) as new, new.open("wb") as file:
+        file.write(struct.pack("<Q", len(told)) + told)
+        for name in order:
+            for part in _bytes_of(tensors[name]):
+                file.write(part)
 
 
 def finite(tensor: Tensor) -> bool:

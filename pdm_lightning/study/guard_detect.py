@@ -19,13 +19,13 @@ from torch import Tensor
 
 from pdm_lightning.durable import replacing
 from pdm_lightning.guard import Guard, Limits, Scored
-from pdm_lightning.guard.picture import SUFFIXES
 from pdm_lightning.guard.source import decoded
 from pdm_lightning.guard.walk import find_images
 from pdm_lightning.progress import Progress
 from pdm_lightning.spoken import several
-from pdm_lightning.study.guard_fit import device_of, unreadable, writable
+from pdm_lightning.study.guard_fit import device_of, unreadable
 from pdm_lightning.study.guard_models import imported
+from pdm_lightning.study.guard_output import writable
 from pdm_lightning.study.guard_words import parse
 
 COLUMNS = ("file", "predicted", "probability", "score", "p_value", "flagged")
@@ -78,12 +78,7 @@ def _output(given: argparse.Namespace) -> Path | None:
     """Where to write; neither the guard nor an image is overwritten."""
     if given.output is None:
         return None
-    path = writable(Path(given.output))
-    if path.exists() and os.path.samefile(path, given.file):
-        raise ValueError(f"--output {path} is the guard itself: name another file")
-    if path.suffix.lower() in SUFFIXES:
-        raise ValueError(f"--output {path} would be an image: name a .csv or .jsonl file")
-    return path
+    return writable("--output", given.output, [Path(word) for word in (given.file, *given.images)])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from pdm_lightning.export import OUTPUTS, export_onnx, export_program
 from pdm_lightning.guard import Guard
 from pdm_lightning.study.guard_models import imported
+from pdm_lightning.study.guard_output import writable
 from pdm_lightning.study.guard_words import parse
 
 
@@ -30,6 +31,9 @@ def export(words: Sequence[str]) -> int:
         raise ValueError(
             "export: nothing to write: name a file, as --onnx watched.onnx or --program watched.pt2"
         )
+    for flag, word in (("--onnx", given.onnx), ("--program", given.program)):
+        if word:
+            writable(flag, word, [Path(given.file)])
     guard = Guard.load(given.file, imported(given.imported) if given.imported else None)
     # a batch of two: of one, torch.export would take the number of images for a constant
     example = torch.zeros(2, *guard.preprocessing.shape)

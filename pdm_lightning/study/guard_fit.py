@@ -17,6 +17,7 @@ from pdm_lightning.guard.walk import walk
 from pdm_lightning.spoken import several
 from pdm_lightning.study.guard_card import show
 from pdm_lightning.study.guard_models import Model, open_model
+from pdm_lightning.study.guard_output import writable
 from pdm_lightning.study.guard_words import parse
 
 
@@ -49,7 +50,8 @@ def fit(words: Sequence[str]) -> int:
     if given is None:
         return 0
     key, place = _places(given)
-    output = writable(Path(given.output))
+    inputs = (given.weights, place, given.validation, given.classes)
+    output = writable("--output", given.output, [Path(word) for word in inputs if word])
     device = device_of(given)
     images = folder(place, given.unlabelled)
     names = class_names(given.classes)
@@ -167,17 +169,6 @@ def _labels(found: Folder, classes: Sequence[str] | None, model: Model) -> list[
         some = f"{', '.join(list(classes)[:8])}{', ...' if len(classes) > 8 else ''}"
         raise ValueError(f"{what} of the classifier ({some}): rename, or --unlabelled")
     return [index[name] for name in found.groups]
-
-
-def writable(path: Path) -> Path:
-    """Check, before the work, that a file can be written; ValueError otherwise."""
-    if path.is_dir():
-        raise ValueError(f"--output {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"--output {path}: there is no folder '{path.parent}'")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"--output {path}: the folder '{path.parent}' is not writable")
-    return path
 
 
 def device_of(given: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,31 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ImportError, match=r"needs onnx and onnxscript: pip install 'pdm-lightning\[export\]'"
     ):
         export_onnx(classifier(), *fitted("msp"), images(2, 0), tmp_path / "watched.onnx")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_that_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def full(program: Any, path: Path, **more: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    path = tmp_path / "watched.pt2"
+    if there:
+        path.write_bytes(b"the old one")
+    with pytest.raises(OSError, match="No space left"):
+        export_program(classifier(), *fitted("msp"), images(2, 0), path)
+    assert [found.read_bytes() for found in tmp_path.iterdir()] == [b"the old one"] * there
+
+
+def test_links_stay_links_and_devices_devices(tmp_path: Path) -> None:
+    (tmp_path / "real.pt2").write_bytes(b"the old one")
+    (tmp_path / "link.pt2").symlink_to("real.pt2")
+    export_program(classifier(), *fitted("msp"), images(2, 0), tmp_path / "link.pt2")
+    assert (tmp_path / "link.pt2").is_symlink() and (tmp_path / "real.pt2").stat().st_size > 1000
+    os.mkfifo(tmp_path / "pipe.pt2")
+    with pytest.raises(ValueError, match=r"pipe.pt2 is no regular file"):
+        export_program(classifier(), *fitted("msp"), images(2, 0), tmp_path / "pipe.pt2")
+    assert (tmp_path / "pipe.pt2").is_fifo()

@@ -229,3 +229,13 @@ def test_the_readme_s_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     exec(code, told)
     assert len(told["scored"]) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["guard.safetensors"]
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(guard: Guard, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real.safetensors")
+    guard.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real.safetensors").stat().st_size > 1000
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no regular file: name another"):
+        guard.save(tmp_path / "pipe")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real.safetensors"]

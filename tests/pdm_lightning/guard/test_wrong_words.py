@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,16 @@ WRONG: list[tuple[str, str]] = [
     ("detect absent images", "absent: No such file or directory"),
     ("detect guarded_network.py images", "guarded_network.py: this is no safetensors file"),
     ("detect guard.safetensors empty", "no images in empty"),
-    ("detect guard.safetensors images --output guard.safetensors", "is the guard itself: name another file"),
+    ("detect guard.safetensors images --output guard.safetensors", "would overwrite guard.safetensors, which is read"),
+    ("detect link.csv images --output guard.safetensors", "would overwrite link.csv, which is read"),
+    ("detect guard.safetensors images --output link.csv", "would overwrite guard.safetensors, which is read"),
+    ("detect guard.safetensors kept.csv.new --output kept.csv", "would overwrite kept.csv.new, which is read"),
+    ("detect guard.safetensors images --output pipe", "--output pipe is no regular file: name another"),
+    ("fit MODEL images --output model.safetensors", "would overwrite model.safetensors, which is read"),
+    ("fit MODEL images --output images/a/0000.png", "would be an image"),
+    ("fit MODEL images --output /dev/null", "--output /dev/null is no regular file: name another"),
+    ("export link.csv --program pipe", "--program pipe is no regular file: name another"),
+    ("export watched.pt2 --program watched.pt2", "would overwrite watched.pt2, which is read"),
     ("detect guard.safetensors images --output x.png", "would be an image"),
     ("detect guard.safetensors images --threshold nan", "nan: a finite number needed"),
     ("detect guard.safetensors images --fpr 0.1 --threshold 1", "not allowed with argument"),
@@ -60,10 +70,15 @@ def test_wrong_words(
     (fitted / "empty").mkdir()
     (fitted / "tree" / "test" / "a").mkdir(parents=True)
     shutil.copy("images/a/0000.png", "tree/test/a/x.png")
+    Path("link.csv").symlink_to("guard.safetensors")
+    for name in ("kept.csv.new", "watched.pt2"):
+        shutil.copy("guard.safetensors", name)
+    os.mkfifo("pipe")
     typed = [part for word in words.split() for part in (model if word == "MODEL" else (word,))]
-    before = sorted(path.name for path in fitted.iterdir())
+    before = {path.name: path.lstat().st_ino for path in fitted.iterdir()}
     assert main(typed) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("pdml: ") and told in error
     left = {"__pycache__", "x.csv.new"}
-    assert sorted({path.name for path in fitted.iterdir()} - left) == sorted(set(before) - left)
+    after = {path.name: path.lstat().st_ino for path in fitted.iterdir() if path.name not in left}
+    assert after == {name: number for name, number in before.items() if name not in left}
