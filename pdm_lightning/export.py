@@ -42,7 +42,7 @@ class Watched(nn.Module):
     detector : Detector
         Fitted; one of those that `detection.graph.EXPORTABLE` names.
     threshold : float
-        Scores strictly above it are flagged.
+        Scores strictly above it are flagged, and those that are NaN.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class Watched(nn.Module):
         with tapped(self.classifier, self.layers) as caught:
             embeddings, logits = self.classifier.embed_and_logits(images)
         score = self.scorer({"embedding": embeddings, "logits": logits, **caught})
-        return logits, embeddings, score, score > self.threshold
+        return logits, embeddings, score, ~(score <= self.threshold)  # what has no score is flagged
 
 
 def export_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detection import Detector, View
+from detection.features import LAYERS
 from pdm_lightning.devices import strict_float32
 from pdm_lightning.guard import detectors, fitting
 from pdm_lightning.guard.architecture import Architecture, recognise
@@ -34,11 +36,11 @@ class Scored:
     probability : Tensor
         (N,) float64, softmax of the readout logits for that class: the classifier's own confidence, no calibration.
     score : Tensor
-        (N,) float64, higher = less to be trusted.
+        (N,) float64, higher = less to be trusted; NaN where a layer that is read is not finite on an image.
     p_value : Tensor
-        (N,) float64 in (0, 1]: how likely a clean image scores as much or more.
+        (N,) float64 in (0, 1]: how likely a clean image scores as much or more; its least where there is no score.
     flagged : Tensor
-        (N,) bool: the score lies strictly above the threshold.
+        (N,) bool: the score lies strictly above the threshold, or there is none.
     """
 
     predicted: Tensor
@@ -231,15 +233,25 @@ class Guard:
                     raise ValueError(
                         f"images of {shape}: this guard takes {self.preprocessing.shape}, (C, H, W)"
                     )
-                view = View.from_model(self.classifier, unit(part.images, self.device), self.detector.reads)
-                scores = self.detector.score(view).double().cpu()
-                found.append((view.logits.double().softmax(dim=1).cpu(), scores))
+                found.append(self._score(unit(part.images, self.device)))
         if source.failed:
             raise ImageError(": ".join(source.failed[0]))
         probabilities, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
         probability, predicted = probabilities.max(dim=1)
         limit = self.threshold if threshold is None else threshold
-        return Scored(predicted, probability, scores, p_values(scores, self.clean_scores), scores > limit)
+        return Scored(predicted, probability, scores, p_values(scores, self.clean_scores), ~(scores <= limit))
+
+    def _score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, K) and scores (N,) of one batch."""
+        view = View.from_model(self.classifier, images, self.detector.reads)
+        layers = [view.layer(name) for name in dict.fromkeys((*LAYERS, *self.detector.reads))]
+        sound = torch.stack([torch.isfinite(layer).all(dim=1) for layer in layers]).all(dim=0)
+        scores = torch.full((len(images),), math.nan, dtype=torch.float64)
+        if bool(sound.any()):
+            # a detector refuses all images for the sake of one
+            seen = view if bool(sound.all()) else view.at(images[sound])
+            scores[sound.cpu()] = self.detector.score(seen).double().cpu()
+        return view.logits.double().softmax(dim=1).cpu(), scores
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, in one step: see `pdm_lightning.guard.files`.

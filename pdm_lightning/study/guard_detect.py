@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 import warnings
@@ -34,11 +35,17 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Count:
-    """Images that were scored, flagged, and not read."""
+    """Images that were scored, flagged, not read, and read but not scored."""
 
     scored: int = 0
     flagged: int = 0
     unreadable: int = 0
+    unscored: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Images without a line."""
+        return self.unreadable + self.unscored
 
 
 def detect(words: Sequence[str]) -> int:
@@ -68,10 +75,10 @@ def detect(words: Sequence[str]) -> int:
         left = f"; what was scored is in {output}.new" if output else ""
         print(f"pdml: stopped after {several(count.scored, 'image')}{left}", file=sys.stderr)
         return 130
-    if not count.scored and not count.unreadable:
+    if not count.scored and not count.lost:
         raise FileNotFoundError(f"no images in {' '.join(given.images)}")
     print(_summary(count, rate), file=sys.stderr)
-    return 3 if given.fail_on_flag and count.flagged else int(count.unreadable > 0)
+    return 3 if given.fail_on_flag and count.flagged else int(count.lost > 0)
 
 
 def _output(given: argparse.Namespace) -> Path | None:
@@ -107,10 +114,15 @@ def _run(guard: Guard, given: argparse.Namespace, threshold: float, stream: Text
                 images = torch.stack([image for _, image in good])
                 scored = guard.score(images, threshold=threshold, batch=given.batch)
                 for row in _rows([path for path, _ in good], scored, guard.classes):
-                    write(row)
+                    if math.isfinite(row["score"]):
+                        write(row)
+                        count.scored += 1
+                        count.flagged += row["flagged"]
+                    else:
+                        why = "the classifier's outputs are not finite"
+                        unreadable(row["file"], why, "score")
+                        count.unscored += 1
                 stream.flush()
-                count.scored += len(scored)
-                count.flagged += int(scored.flagged.sum())
             for _, path, error in part:
                 if not isinstance(error, Tensor):
                     unreadable(path, str(error))
@@ -143,4 +155,5 @@ def _summary(count: Count, rate: float | None) -> str:
     usual = "" if rate is None else f"; of clean images about {100 * rate:g} % are"
     share = f" ({100 * count.flagged / count.scored:.1f} %{usual})" if count.scored else ""
     lost = f", {count.unreadable} unreadable" if count.unreadable else ""
+    lost += f", {count.unscored} not scored" if count.unscored else ""
     return f"{several(count.scored, 'image')}, {count.flagged} flagged{share}{lost}"

@@ -179,7 +179,7 @@ def device_of(given: argparse.Namespace) -> str:
         raise ValueError(str(error).replace("trainer.device=", "--device ")) from None
 
 
-def unreadable(path: str, why: str) -> None:
-    """Tell of an image that could not be read; a name may have control characters."""
+def unreadable(path: str, why: str, what: str = "read") -> None:
+    """Tell of an image that could not be read, or else; a name may have control characters."""
     name = path if path.isprintable() else repr(path)
-    print(f"pdml: cannot read {name}: {why}", file=sys.stderr, flush=True)
+    print(f"pdml: cannot {what} {name}: {why}", file=sys.stderr, flush=True)

@@ -57,7 +57,7 @@ counts; transparency is dropped; 16 bits become 8; rotation tags do not count.
 
 exit status
   0  all images were read, flagged or not
-  1  some could not be read; they are named on standard error and left out
+  1  some could not be read or scored; they are named on standard error and left out
   2  the request cannot be met
   3  with --fail-on-flag: an image was flagged
 

@@ -205,6 +205,17 @@ def test_a_program_gives_what_the_detector_gives(tmp_path: Path, name: str) -> N
         torch.testing.assert_close(got[2], wanted[2], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_an_image_without_a_score_is_flagged(tmp_path: Path, name: str, sessions: Any) -> None:
+    x = images(3, 2)
+    x[1] = torch.nan
+    path = export_program(classifier(), *fitted(name), images(2, 0), tmp_path / "watched.pt2")
+    flag = torch.export.load(path).module()(x)[3]
+    assert flag[1] and flag[::2].tolist() == (own(fitted(name)[0], x[::2])[2] > fitted(name)[1]).tolist()
+    if ONNX:
+        assert sessions(name).run(["flag"], {"images": x.numpy()})[0].tolist() == flag.tolist()
+
+
 def test_kernels_of_an_older_state_and_a_reverse_readout(tmp_path: Path) -> None:
     """Kernels that were stored as float64, and such as only float64 holds."""
     model, x = classifier("reverse"), images(20, 3)
