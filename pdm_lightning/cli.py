@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _without_collector(words[:1] == ["plan"]):
             status = _dispatch(words)
-        sys.stdout.flush()  # a closed pipe is noticed here, and not while Python ends
+        if sys.stdout is not None:  # a shell's >&- closes it
+            sys.stdout.flush()  # a closed pipe is noticed here, and not while Python ends
         return status
     except KeyboardInterrupt:
         print("pdml: stopped; the same command goes on from here", file=sys.stderr)

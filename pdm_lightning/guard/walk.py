@@ -19,13 +19,13 @@ def find_images(words: Iterable[str | Path], listed: Iterable[str] = ()) -> Iter
         Files (as they are, whatever their suffix), folders (all images in them, to any depth, in the order of their
         names), patterns such as ``photos/**/*.png``, or ``-`` for `listed`.
     listed : iterable of str
-        Lines, each a file, a folder or a pattern; read as they are needed.
+        Each a file, a folder or a pattern; read as they are needed, and passed over where they are empty.
     """
     for given in words:
         word = os.fspath(given)
         if word == "-":
-            for line in listed:
-                if name := line.rstrip("\r\n"):
+            for name in listed:
+                if name:
                     yield from _found(name)
         else:
             yield from _found(word)

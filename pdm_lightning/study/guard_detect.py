@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -92,6 +91,8 @@ def _output(given: argparse.Namespace) -> Path | None:
 def _opened(output: Path | None) -> Iterator[TextIO]:
     """Standard output, or the file, which gets its name when it is whole; names need not be UTF-8."""
     if output is None:
+        if sys.stdout is None:
+            raise ValueError("standard output is closed: name a file, as --output scores.csv")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="surrogateescape")
         yield sys.stdout
@@ -105,7 +106,7 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 def _run(guard: Guard, given: argparse.Namespace, threshold: float, stream: TextIO, count: Count) -> None:
     write = _csv(stream) if given.format == "csv" else _jsonl(stream)
-    listed = (os.fsdecode(line) for line in sys.stdin.buffer) if "-" in given.images else iter(())
+    listed = _listed(sys.stdin, given.null) if "-" in given.images else iter(())
     paths = enumerate(find_images(given.images, listed))
     with Progress(None, "images") as progress:
         for part in decoded(paths, guard.preprocessing, given.batch, Limits(pixels=given.max_pixels)):
@@ -130,6 +131,22 @@ def _run(guard: Guard, given: argparse.Namespace, threshold: float, stream: Text
             progress.update(len(part), flagged=count.flagged)
 
 
+def _listed(stream: TextIO | None, null: bool) -> Iterator[str]:
+    """Names of a list, as they come: one a line, or each before a NUL byte."""
+    if stream is None:
+        raise ValueError(
+            "-: standard input is closed: give a list of names, as find ... | pdml detect FILE -"
+        )
+    if not null:
+        yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in stream.buffer)
+        return
+    left = b""
+    while part := stream.buffer.read1(2**16):  # type: ignore[attr-defined]
+        *names, left = (left + part).split(b"\0")
+        yield from map(os.fsdecode, names)
+    yield os.fsdecode(left)
+
+
 def _rows(paths: Sequence[str], scored: Scored, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     columns = (scored.predicted, scored.probability, scored.score, scored.p_value, scored.flagged)
     for path, values in zip(paths, zip(*(column.tolist() for column in columns), strict=True), strict=True):
@@ -137,14 +154,16 @@ def _rows(paths: Sequence[str], scored: Scored, classes: Sequence[str]) -> Itera
 
 
 def _csv(stream: TextIO) -> Write:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    print(",".join(COLUMNS), file=stream)
+    return lambda row: print(",".join(_field(value) for value in row.values()), file=stream)
 
-    def write(row: dict[str, Any]) -> None:
-        shown = [str(value).lower() if isinstance(value, bool) else value for value in row.values()]
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in shown])
 
-    return write
+def _field(value: Any) -> str:
+    """A field of CSV; the csv module of Python 3.10 leaves a lone carriage return, which ends a row, unquoted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def _jsonl(stream: TextIO) -> Write:

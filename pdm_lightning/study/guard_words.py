@@ -55,6 +55,9 @@ names on standard input. A line for each image as it is scored: file, predicted 
 to be trusted), p_value (how likely a clean image scores as much or more) and flagged. Of an animation the first frame
 counts; transparency is dropped; 16 bits become 8; rotation tags do not count.
 
+Names of files and classes are written as they are: a spreadsheet takes one that begins with = + - or @ for a formula.
+Have it read them as text where they come from strangers, or take --format jsonl.
+
 exit status
   0  all images were read, flagged or not
   1  some could not be read or scored; they are named on standard error and left out
@@ -64,7 +67,7 @@ exit status
 examples
   pdml detect guard.safetensors photos/
   pdml detect guard.safetensors a.png 'inbox/**/*.jpg' --format jsonl --output scores.jsonl
-  find /data -name '*.png' -newer last | pdml detect guard.safetensors -
+  find /data -name '*.png' -newer last -print0 | pdml detect guard.safetensors - --null
   pdml detect guard.safetensors upload.jpg --fail-on-flag --fpr 0.01""",
     "card": """\
 examples
@@ -202,6 +205,7 @@ def _detect(parser: argparse.ArgumentParser) -> None:
         help="files, folders, patterns, or - for a list on standard input",
     )
     add("--format", choices=("csv", "jsonl"), default="csv", help="what a line is (default: csv)")
+    add("--null", action="store_true", help="names of the list end in NUL, as find -print0 writes them")
     add("--output", metavar="FILE", help="write there; it is FILE.new until all is done")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(

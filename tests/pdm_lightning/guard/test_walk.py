@@ -51,7 +51,7 @@ def test_words(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(find_images(["x*.png"])) == ["x*.png"]  # reading it tells that there is none
     (tree / "odd[1].png").touch()
     assert list(find_images(["odd[1].png"])) == ["odd[1].png"]
-    lines = iter(["b.png\n", "\n", "sub\r\n", "q*.gif\n"])
+    lines = iter(["b.png", "", "sub", "q*.gif"])
     assert list(find_images(["-", "a.JPG"], lines)) == [
         "b.png",
         "sub/c.gif",
