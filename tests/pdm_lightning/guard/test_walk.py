@@ -79,6 +79,21 @@ def test_loops_of_links_end(tree: Path) -> None:
     ]
 
 
+def test_patterns_end_in_loops_of_links_too(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "pqr":
+        (tree / "sub" / name).symlink_to(".")
+    monkeypatch.chdir(tree)
+    assert sorted(find_images(["**/*.gif"])) == ["sub/c.gif"]
+    assert sorted(find_images([f"{tree}/**/deep/**/*"])) == [f"{tree}/sub/deep/d.webp"]
+    assert sorted(find_images(["s*/**"])) == ["sub/c.gif", "sub/deep/d.webp"]
+
+
+def test_folders_that_a_pattern_matches_count_as_typed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert sorted(find_images(["[sz]*"])) == ["sub/c.gif", "sub/deep/d.webp", "z/f.bmp"]
+    assert list(find_images(["**/deep"])) == ["**/deep"]  # none but a folder: told, and not passed over
+
+
 def test_a_folder_that_cannot_be_listed_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.listdir
 
