@@ -113,6 +113,9 @@ def _check(parts: Parts) -> None:
         raise ValueError("train, validation and held-out images differ in size: resize them to one")
     if len({gathered.labels is None for gathered in found}) > 1:
         raise ValueError("train, validation and held-out images need labels, all of them or none")
+    distinct = _distinct(parts)
+    if len({gathered.fingerprint for gathered in distinct}) < len(distinct):
+        raise ValueError("train, validation or held-out images are the same: give others, or only train")
 
 
 def learn(

@@ -84,7 +84,8 @@ def gather(
     """
     names = list(dict.fromkeys((*LAYERS, *layers)))
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    rows, labels, digest, shape = [], [], hashlib.sha256(), None
+    rows, labels, shape = [], [], None
+    pixels, given = hashlib.sha256(), hashlib.sha256()  # two, so that the size of a batch does not count
     with strict_float32():
         for part in source.batches(batch):
             if shape not in (None, tuple(part.images.shape[1:])):
@@ -97,8 +98,8 @@ def gather(
                 found[name].append(view.layer(name).cpu())
             rows.append(part.rows)
             labels += [] if part.labels is None else [part.labels]
-            digest.update(part.images.contiguous().numpy().tobytes())
-            digest.update(b"" if part.labels is None else part.labels.numpy().tobytes())
+            pixels.update(part.images.contiguous().numpy().tobytes())
+            given.update(b"" if part.labels is None else part.labels.numpy().tobytes())
             report(len(part.images))
     if shape is None:
         raise ValueError("none of the images can be read" if source.failed else "there are no images")
@@ -106,7 +107,8 @@ def gather(
         raise ValueError("some images have a label and some have none")
     tensors = {name: torch.cat(parts) for name, parts in found.items()}
     _check(tensors, labels := torch.cat(labels) if labels else None)  # type: ignore[assignment,arg-type]
-    return Gathered(source, torch.cat(rows), tensors, labels, digest.hexdigest(), shape)  # type: ignore[arg-type]
+    fingerprint = hashlib.sha256(pixels.digest() + given.digest()).hexdigest()
+    return Gathered(source, torch.cat(rows), tensors, labels, fingerprint, shape)  # type: ignore[arg-type]
 
 
 def _check(tensors: dict[str, Tensor], labels: Tensor | None) -> None:

@@ -16,6 +16,7 @@ from detection.features import LAYERS
 from pdm_lightning.devices import strict_float32
 from pdm_lightning.guard import detectors, fitting
 from pdm_lightning.guard.architecture import Architecture, recognise
+from pdm_lightning.guard.checks import text
 from pdm_lightning.guard.container import MAX_BYTES
 from pdm_lightning.guard.picture import ImageError
 from pdm_lightning.guard.preprocessing import Preprocessing
@@ -141,7 +142,7 @@ class Guard:
         embedding, mean, std : optional
             Of a network that is no `Classifier` yet: see `Classifier.wrap`.
         name : str
-            What the images are, for the card.
+            What the images are, for the card: at most 200 printable characters.
         seed : int
             Of the sharing out.
         batch : int
@@ -157,6 +158,7 @@ class Guard:
             In one line, for too few images for the rate, images or labels that do not fit, a detector that cannot be
             fitted so.
         """
+        text()(name, "name")
         train, validation, held_out = fitting.unpack(data := train, validation, held_out)
         classes = getattr(data, "classes", None) if classes is None else classes
         count = classes if isinstance(classes, int) else len(classes) if classes else None
@@ -165,6 +167,8 @@ class Guard:
             settings["num_classes"] = count
         model = fitting.as_classifier(classifier, **settings)
         labels = fitting.class_names(classes, model)
+        for label in labels:
+            text()(label, "classes")
         place = model.mean.device if device is None else torch.device(device)
         chosen = detectors.choose(detector, model)
         read = fitting.Reader(model.to(place), chosen.reads, place, batch, preprocessing, progress)

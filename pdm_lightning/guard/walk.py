@@ -17,8 +17,8 @@ def find_images(words: Iterable[str | Path], listed: Iterable[str] = ()) -> Iter
     ----------
     words : iterable of str or Path
         Files (as they are, whatever their suffix), folders (all images in them, to any depth, in the order of their
-        names), patterns such as ``photos/**/*.png`` (folders that they match count as typed, but for those that a ``**``
-        enters itself), or ``-`` for `listed`.
+        names), patterns such as ``photos/**/*.png`` (folders that they match count as typed, but for those that a
+        ``**`` enters itself), or ``-`` for `listed`.
     listed : iterable of str
         Each a file, a folder or a pattern; read as they are needed, and passed over where they are empty.
     """

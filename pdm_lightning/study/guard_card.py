@@ -49,7 +49,11 @@ def show(path: Path, console: Console | None = None) -> None:
     document = read(path)
     console = console or Console()
     table = Table(
-        box=box.SIMPLE, show_header=False, pad_edge=False, title=f"Guard {path.name}", title_justify="left"
+        box=box.SIMPLE,
+        show_header=False,
+        pad_edge=False,
+        title=escape(f"Guard {path.name}"),
+        title_justify="left",
     )
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

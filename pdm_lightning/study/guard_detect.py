@@ -62,9 +62,14 @@ def detect(words: Sequence[str]) -> int:
     device = device_of(given)
     guard = Guard.load(given.file, imported(given.imported) if given.imported else None).to(device)
     threshold = guard.threshold if given.threshold is None else given.threshold
-    rate = guard.fpr if given.threshold is None else None
+    usual, held = "", guard.provenance.held_out
+    if given.threshold is None and held is not None and held.interval.value is not None:
+        usual = f"; of {held.n:,} held-out clean images {100 * held.interval.value:.1f} % were"
+    elif given.threshold is None:
+        usual = f"; of clean images about {100 * guard.fpr:g} % are"
     if given.fpr is not None:
-        threshold, rate = guard.threshold_at(given.fpr), given.fpr
+        threshold = guard.threshold_at(given.fpr)
+        usual = f"; of clean images about {100 * given.fpr:g} % are"
     count = Count()
     try:
         with warnings.catch_warnings(), _opened(output) as stream:
@@ -76,7 +81,7 @@ def detect(words: Sequence[str]) -> int:
         return 130
     if not count.scored and not count.lost:
         raise FileNotFoundError(f"no images in {' '.join(given.images)}")
-    print(_summary(count, rate), file=sys.stderr)
+    print(_summary(count, usual), file=sys.stderr)
     return 3 if given.fail_on_flag and count.flagged else int(count.lost > 0)
 
 
@@ -170,8 +175,7 @@ def _jsonl(stream: TextIO) -> Write:
     return lambda row: print(json.dumps(row), file=stream)
 
 
-def _summary(count: Count, rate: float | None) -> str:
-    usual = "" if rate is None else f"; of clean images about {100 * rate:g} % are"
+def _summary(count: Count, usual: str) -> str:
     share = f" ({100 * count.flagged / count.scored:.1f} %{usual})" if count.scored else ""
     lost = f", {count.unreadable} unreadable" if count.unreadable else ""
     lost += f", {count.unscored} not scored" if count.unscored else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pdm_lightning.devices import pick_device
 from pdm_lightning.guard import Guard, Limits, Preprocessing
+from pdm_lightning.guard.checks import text
 from pdm_lightning.guard.source import FileSource
 from pdm_lightning.guard.walk import walk
 from pdm_lightning.spoken import several
@@ -53,6 +54,7 @@ def fit(words: Sequence[str]) -> int:
     inputs = (given.weights, place, given.validation, given.classes)
     output = writable("--output", given.output, [Path(word) for word in inputs if word])
     device = device_of(given)
+    name = text()(given.name or _printable(place.absolute().name), "--name")
     images = folder(place, given.unlabelled)
     names = class_names(given.classes)
     model = open_model(given, key, names, len(images.classes) if images.classes else None)
@@ -65,7 +67,12 @@ def fit(words: Sequence[str]) -> int:
 
     sources = [source(images)]
     if given.validation:
-        sources.append(source(folder(Path(given.validation), given.unlabelled or images.groups is None)))
+        others = folder(Path(given.validation), given.unlabelled or images.groups is None)
+        if both := {*map(os.path.realpath, images.paths)} & {*map(os.path.realpath, others.paths)}:
+            raise ValueError(
+                f"--validation {given.validation} and {place} share {several(len(both), 'image')}: take them apart"
+            )
+        sources.append(source(others))
     if images.groups is None:
         print("no class folders: the classifier's own predictions stand for the classes", file=sys.stderr)
     with warnings.catch_warnings():
@@ -78,7 +85,7 @@ def fit(words: Sequence[str]) -> int:
             classes=classes,
             preprocessing=preprocessing,
             architecture=model.architecture,
-            name=given.name or place.absolute().name[:200],
+            name=name,
             seed=given.seed,
             batch=given.batch,
             device=device,
@@ -169,6 +176,10 @@ def _labels(found: Folder, classes: Sequence[str] | None, model: Model) -> list[
         some = f"{', '.join(list(classes)[:8])}{', ...' if len(classes) > 8 else ''}"
         raise ValueError(f"{what} of the classifier ({some}): rename, or --unlabelled")
     return [index[name] for name in found.groups]
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name)[:200]
 
 
 def device_of(given: argparse.Namespace) -> str:

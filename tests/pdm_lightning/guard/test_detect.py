@@ -69,3 +69,14 @@ def test_closed_streams_are_told(fitted: Path, closed: str, told: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+
+
+def test_a_folder_and_a_file_of_any_name(model: tuple[str, ...], place: Path, capsys: Capture) -> None:
+    """The card gets a printable name of the images, and shows that of the file as it is."""
+    name = os.fsdecode(b"tab\tcaf\xe9")
+    (place / name).symlink_to("images")
+    assert main(["fit", *model, name, "--fpr", "0.1", "--output", "a[bold]b.safetensors"]) == 0
+    assert Guard.load("a[bold]b.safetensors").provenance.data == "tab?caf?"
+    assert "Guard a[bold]b.safetensors" in capsys.readouterr().out
+    assert main(["detect", "a[bold]b.safetensors", "images/a"]) == 0
+    assert "; of 73 held-out clean images " in capsys.readouterr().err

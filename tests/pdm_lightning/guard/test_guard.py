@@ -267,3 +267,27 @@ def test_broken_weights(stripes: Images) -> None:
     with pytest.raises(ValueError, match="logits is not finite on some images"):
         Guard.fit(classifier, stripes(293), fpr=0.1)
     assert issubclass(GuardFileError, ValueError)
+
+
+def test_the_fingerprint_does_not_know_of_batches(classifier: Classifier, stripes: Images) -> None:
+    one, other = (Guard.fit(classifier, stripes(293), fpr=0.1, batch=batch) for batch in (64, 7))
+    assert one.provenance.fingerprint == other.provenance.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"validation": 150}, "images are the same: give others, or only train"),
+        ({"name": "n" * 201}, "name: at most 200 printable characters"),
+        ({"classes": ["a", "b", "c\t"]}, "classes: at most 200 printable characters"),
+    ],
+)
+def test_what_a_file_could_not_hold_or_measure_is_told_before_the_fit(
+    classifier: Classifier, stripes: Images, monkeypatch: pytest.MonkeyPatch, change: Any, told: str
+) -> None:
+    given: dict[str, Any] = {"fpr": 0.1, **change}
+    if "validation" in change:
+        given["validation"] = stripes(150)
+    monkeypatch.setattr(KDE, "fit", lambda *_: pytest.fail("fitted before"))
+    with pytest.raises(ValueError, match=told):
+        Guard.fit(classifier, stripes(150), **given)
