@@ -16,7 +16,7 @@ from pdm_lightning.models import Classifier
 from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.pace import align, check_precision
 from pdm_lightning.replicas import ALONE, Replica
-from pdm_lightning.seeding import derive
+from pdm_lightning.seeding import derive, reseed
 
 #: Why a loss that takes gradients of its own is not shared among devices.
 ONE_DEVICE = (
@@ -126,7 +126,7 @@ class PDMModule(pl.LightningModule):
         self._step = step = int(batch["step"])
         # each process has dropout of its own; the first one's is that of a process alone
         own = [self.replica.rank] if self.replica.rank else []
-        torch.manual_seed(derive(self.seed, "step", step, *own))
+        reseed(derive(self.seed, "step", step, *own), batch["x"].device)
         factor = self.factor(step)
         for group, base in zip(self._optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = base * factor
@@ -146,7 +146,7 @@ class PDMModule(pl.LightningModule):
             return
         # Lightning validates in inference mode, through whose tensors no gradient goes: copies are none of its
         with torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(derive(self.seed, "validation", batch_idx))
+            reseed(derive(self.seed, "validation", batch_idx), batch["x"].device)
             self._validate({key: v.clone() if isinstance(v, Tensor) else v for key, v in batch.items()})
 
     def _validate(self, batch: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pdm_lightning.devices import pick_device, set_threads, several, share_of_threads, strict_float32
-from pdm_lightning.seeding import derive, generator, seeded
+from pdm_lightning.seeding import derive, generator, reseed, seeded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -209,3 +209,16 @@ def test_seeded_repeats_inside_and_changes_nothing_outside() -> None:
     assert outside == expected
     assert inside[0] == inside[1]
     assert all(a != b for a, b in zip(inside[0], inside[2], strict=True))
+
+
+def test_reseeding_is_pytorchs_own_and_leaves_nothing_behind() -> None:
+    cpu = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2**62 + 5)
+        expected = torch.rand(4), torch.randperm(9)
+        waiting = len(torch.cuda._queued_calls)
+        for _ in range(3):
+            reseed(2**62 + 5, cpu)
+            found = torch.rand(4), torch.randperm(9)
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert len(torch.cuda._queued_calls) == waiting
