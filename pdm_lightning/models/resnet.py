@@ -27,7 +27,8 @@ class _Block(nn.Module):
 
     def shortcut(self, x: Tensor) -> Tensor:
         if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+            # x[:, :, ::stride, ::stride], whose gradient would come back in another layout than the convolutions'
+            x = F.avg_pool2d(x, 1, self.stride)
         if self.extra:
             x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
         return x

@@ -63,6 +63,22 @@ def test_a_block_of_zero_weights_is_its_parameter_free_shortcut(preact):
     assert torch.equal(block(x), expected)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (9, 13)])
+def test_the_shortcut_takes_every_second_pixel_and_keeps_the_layout_both_ways(size):
+    block = ResNet(8, 3, (4, 8, 16)).stage2[0]
+    x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = block.shortcut(x)
+    assert torch.equal(out[:, 2:6], x[:, :, ::2, ::2])
+    assert not out[:, :2].any() and not out[:, 6:].any()
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    up = torch.randn(out.shape).contiguous(memory_format=torch.channels_last)
+    (slope,) = torch.autograd.grad(out, x, up)
+    expected = torch.zeros_like(x)
+    expected[:, :, ::2, ::2] = up[:, 2:6]
+    assert torch.equal(slope, expected)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_post_activation_ends_in_leaky_relu():
     block = ResNet(8, 4, widths=(4, 4, 4), leak=0.1).eval().stage1[0]
     nn.init.zeros_(block.conv2.weight)
