@@ -270,9 +270,7 @@ def test_missing_data(words: str, expected: str, elsewhere: Path, capsys: pytest
     assert not list(elsewhere.glob("**/train"))
 
 
-def test_one_wrong_cell_stops_the_sweep_before_it_starts(
-    elsewhere: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_cell_stops_the_sweep(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "attack.eps=-1: eps must be" in said(capsys, "run", "-m attack.eps=0.1,-1 defense=ce,pdm")
     assert list(elsewhere.iterdir()) == []
 
@@ -293,9 +291,8 @@ def test_full_error_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_surprise_says_what_kind_it_is() -> None:
     assert explain(KeyError("x")) == "KeyError: 'x' (HYDRA_FULL_ERROR=1 shows where)"
     assert explain(ValueError("two\n  lines")) == "two lines"
-    assert explain(PermissionError(13, "Permission denied", "/x")).startswith(
-        "/x: Permission denied; paths.output="
-    )
+    told = explain(PermissionError(13, "Permission denied", "/x"))
+    assert told.startswith("/x: Permission denied; paths.output=")
 
 
 def test_nearest() -> None:
