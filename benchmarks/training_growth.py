@@ -86,6 +86,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
                 panel.loglog(
                     values, [v[f"{way} ms"] for v in mine], style, marker=".", color=f"C{number}", label=label
                 )
+        values = sorted({line[axis] for line in lines if line["axis"] == axis})
+        panel.set_xticks(values, [f"{value:,}" for value in values])
+        panel.minorticks_off()
         panel.set_xlabel(
             {"side": "side in pixels", "images": "training images", "batch": "anchors a step"}.get(axis, axis)
         )
