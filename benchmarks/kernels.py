@@ -115,7 +115,8 @@ def _run(part: str, rule: str, options: argparse.Namespace, sizes: Sizes, folder
     given = [f"--{name}={value}" for name, value in vars(sizes).items()]
     command = [sys.executable, "-m", "benchmarks.kernels", f"--part={part}", f"--rule={rule}", *given]
     done = subprocess.run(
-        [*command, f"--folder={folder}", f"--limit={options.limit}"],
+        [*command, f"--folder={folder.resolve()}", f"--limit={options.limit}"],
+        cwd=Path(__file__).parents[1],  # the checkout, whatever the caller's is: nothing here is installed
         capture_output=True,
         text=True,
         check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class TinyStudy:
 
     output: Path
     words: tuple[str, ...]
+    pristine: Path
+    """A copy of the output that no test has added anything to; not to be changed."""
 
     @property
     def report(self) -> Path:
@@ -62,4 +65,6 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
         *TINY,
     )
     assert main(["run", *words]) == 0
-    return TinyStudy(output, words)
+    pristine = tmp_path_factory.mktemp("pristine") / "outputs"
+    shutil.copytree(output, pristine)
+    return TinyStudy(output, words, pristine)

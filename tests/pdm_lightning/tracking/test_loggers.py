@@ -25,7 +25,8 @@ def test_wandb_offline_for_real(tmp_path: Path) -> None:
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert {path.name for path in files} == {f"run-{'a' * 16}.wandb", f"run-{'b' * 16}.wandb"}
     assert all(b"train/loss" in path.read_bytes() and b"study" in path.read_bytes() for path in files)
-    assert done.stderr == ""
+    # said on a slow machine, by whoever draws first in a new home
+    assert done.stderr.replace("Matplotlib is building the font cache; this may take a moment.\n", "") == ""
     assert not [path for path in nobody.rglob("*") if path.is_file()]
 
 
