@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from pdm_lightning.devices import precise
 from pdm_lightning.models import Classifier
+from pdm_lightning.models.head import looking
 
 PRECISIONS = ("float32", "tf32", "bf16")
 """What ``trainer.precision`` may be."""
@@ -97,16 +98,12 @@ def arrange(
 
 def _fails(classifier: Classifier, example: Tensor) -> Exception | None:
     """What a pass of a few images raises, if anything; nothing is left of it."""
-    modes = [(part, part.training) for part in classifier.modules()]
     devices = [example.device] if example.is_cuda else []
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            classifier.eval().embed_and_raw(example)
+        with looking(classifier), torch.random.fork_rng(devices=devices), torch.no_grad():
+            classifier.embed_and_raw(example)
     except Exception as error:  # whatever a network's own layers raise
         return error
-    finally:
-        for part, mode in modes:
-            part.training = mode
     return None
 
 
