@@ -114,6 +114,18 @@ def test_caps_are_named(cell: Cell) -> None:
     assert (spec["attack"]["max_iterations"], note) == (1000, "")
 
 
+def test_images_are_capped_by_the_attacks_name_before_its_cost(cell: Cell) -> None:
+    def images(**more: int | None) -> int | None:
+        budget = cell.config["budget"]
+        named = budget | {"images": budget["images"] | more}
+        return specs.craft_spec(cell.config | {"budget": named})[0]["images"]
+
+    assert cell.config["attack"]["name"] == "cw_hc"
+    assert images(cw_hc=7, heavy=9) == 7
+    assert images(cw_wb=7, heavy=9) == 9
+    assert images(cw_hc=None, heavy=9) is None
+
+
 def test_a_cap_names_the_fields_that_it_holds(cell: Cell) -> None:
     """Two stages of one attack, each with a cap of its own."""
     (white,) = ask("plan", ["budget=smoke", "threat=white_box", "attack=cw_wb"])
