@@ -16,7 +16,7 @@ NO_RATE = frozenset(
         *("dbi", "cluster_variance", "cluster_distance"),
         *("l2_mean", "linf_mean", "l0_mean", "l2_median", "passes", "seconds"),
         *("distortion", "distortion_median", "distortion_q25", "distortion_q75"),
-        *("val_accuracy", "images_seen", "collapsed", "proxy_agreement"),
+        *("val_accuracy", "images_seen", "collapsed", "class_cosine", "proxy_agreement"),
         *("p_minus", "p_joint_success_minus"),
         *("eta", "eta_q01"),
     }

@@ -48,6 +48,7 @@ FIGURES = (
     "walk",
     "bound",
     "bandwidths",
+    "weights",
 )
 
 

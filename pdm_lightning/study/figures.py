@@ -15,6 +15,7 @@ from pdm_lightning.study.measured_figures import bandwidths, bound, gradients, w
 from pdm_lightning.study.plan import Entry, Plan
 from pdm_lightning.study.roc_figure import roc_curves
 from pdm_lightning.study.shown import asked, in_figure
+from pdm_lightning.study.weights_figure import weights
 
 
 def figures(plan: Plan, opened: Open, answers: Answers) -> list[Figure]:
@@ -103,4 +104,5 @@ _MAKERS: dict[str, Callable[[Plan, Open, Answers], list[Figure]]] = {
     "walk": lambda plan, opened, _answers: walk(plan, opened),
     "bound": lambda plan, opened, _answers: bound(plan, opened),
     "bandwidths": lambda plan, opened, _answers: bandwidths(plan, opened),
+    "weights": lambda _plan, _opened, answers: weights(answers),
 }

@@ -149,6 +149,8 @@ class _Reader:
         for metric in TRAINED:
             if trained.get(metric) is not None:
                 yield row_of(common, metric, {"value": float(trained[metric])})
+        if "collapse" in trained:
+            yield row_of(common, "class_cosine", {"value": trained["collapse"]["cosine"]})
 
     def _attacked(self, entry: Entry, common: dict[str, Any], note: str) -> Iterator[Row]:
         node = entry.nodes["score"]
