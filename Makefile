@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?= experiment=quickstart
 # a process for each core, four at most; a file's tests share what they set up (make test TESTS="-k kde")
-TESTS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
+TESTS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help

@@ -10,6 +10,8 @@ import pytest
 from attacks import CarliniWagner
 from benchmarks import nearest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def lean(monkeypatch: pytest.MonkeyPatch) -> None:

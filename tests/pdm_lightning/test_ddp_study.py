@@ -30,6 +30,7 @@ from pdm_lightning.study.ask import ask
 from pdm_lightning.study.plan import Node
 from pdm_lightning.study.validate import validate
 
+pytestmark = pytest.mark.slow
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 
 

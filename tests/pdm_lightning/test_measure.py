@@ -32,6 +32,8 @@ from pdm_lightning.study.execute import Outcome
 from pdm_lightning.study.plan import Node
 from pdm_lightning.study.results import collect
 
+pytestmark = pytest.mark.slow
+
 STUDY = runpy.run_path(str(Path(__file__).with_name("measured_study.py")))
 
 

@@ -117,10 +117,9 @@ def test_caps_are_named(cell: Cell) -> None:
 def test_images_are_capped_by_the_attacks_name_before_its_cost(cell: Cell) -> None:
     def images(**more: int | None) -> int | None:
         budget = cell.config["budget"]
-        named = budget | {"images": budget["images"] | more}
-        return specs.craft_spec(cell.config | {"budget": named})[0]["images"]
+        budget = budget | {"images": budget["images"] | more}
+        return specs.craft_spec(cell.config | {"budget": budget})[0]["images"]
 
-    assert cell.config["attack"]["name"] == "cw_hc"
     assert images(cw_hc=7, heavy=9) == 7
     assert images(cw_wb=7, heavy=9) == 9
     assert images(cw_hc=None, heavy=9) is None

@@ -20,6 +20,8 @@ from attacks import FGSM, Setup
 from pdm_lightning.crew import WorkerFailed
 from pdm_lightning.stages import craft, engine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STUDY = runpy.run_path(str(Path(__file__).with_name("threat_study.py")))
 CPU = torch.device("cpu")

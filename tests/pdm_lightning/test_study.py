@@ -23,6 +23,8 @@ from pdm_lightning.report import read_csv
 from pdm_lightning.stages.builders import BUILDERS
 from pdm_lightning.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def kinds(output: Path) -> Counter[str]:
     return Counter(artifact.kind for artifact in Store(output / "store").list())

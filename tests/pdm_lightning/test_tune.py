@@ -17,6 +17,8 @@ from pdm_lightning.cli import main
 from pdm_lightning.lit import TrainingDiverged
 from pdm_lightning.stages.builders import BUILDERS
 
+pytestmark = pytest.mark.slow
+
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_search.py")))
 search, told, history, kinds, chosen = (
     TINY[name] for name in ("search", "told", "history", "kinds", "chosen")

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from pdm_lightning.card import CHECKS, judge
 from pdm_lightning.stages import craft
 
+pytestmark = pytest.mark.slow
+
 #: Everything that all twelve checks ask for.
 SOUND = (
     ("attack=bim", "attack.loss=margin", "attack.iterations=40", "attack.step=0.02", "attack.eps=0.2"),

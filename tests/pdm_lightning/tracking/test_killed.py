@@ -15,6 +15,7 @@ from pdm_lightning.tracking.ledger import Ledger, row_name
 from tests.pdm_lightning.tracking.two_runs import ROOT, config
 from tests.pdm_lightning.tracking.wandb_files import runs
 
+pytestmark = pytest.mark.slow
 KEY = "c" * 16
 HISTORY = [{"step": float(step), "train/loss": 1 / step} for step in range(1, 9)]
 # logs the rows of some steps; "die": by a SIGKILL, "service": W&B's own process by one, and then another run

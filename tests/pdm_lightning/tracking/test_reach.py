@@ -10,6 +10,8 @@ import pytest
 from pdm_lightning.tracking import reach, session
 from tests.pdm_lightning.tracking.two_runs import config, log_two_runs
 
+pytestmark = pytest.mark.slow
+
 RUN = "0123456789abcdef"
 
 
