@@ -22,7 +22,7 @@ EPILOG = """\
 examples:
   python -m benchmarks.training
   python -m benchmarks.training --quick --threads 1 --clock cpu --out /tmp/training
-  python -m benchmarks.training --cases "cifar10 resnet20,mnist resnet8" --rounds 5 --no-growth
+  python -m benchmarks.training --cases "cifar10 resnet20,mnist resnet8" --rounds 15 --no-growth
 
 A stopped command goes on where it was when it is typed again; --fresh measures everything anew.
 """
@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--root", type=Path, help="folder of torchvision's files (default: PDM_DATA_ROOT; else noise)"
     )
-    made.add_argument("--rounds", type=int, default=3, help="turns of each way (default 3)")
-    made.add_argument("--seconds", type=float, default=2.0, help="least length of a turn (default 2)")
+    made.add_argument("--rounds", type=int, default=9, help="turns of each way (default 9)")
+    made.add_argument("--seconds", type=float, default=1.0, help="least length of a turn (default 1)")
     made.add_argument("--threads", type=int, default=2, help="default 2")
     made.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: beside other work")
     made.add_argument(

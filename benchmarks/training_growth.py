@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks.training_cases import Case
 from benchmarks.training_ways import BARE, Over, bare, now, ours
@@ -92,6 +93,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         panel.set_xlabel(
             {"side": "side in pixels", "images": "training images", "batch": "anchors a step"}.get(axis, axis)
         )
+    for panel in figure.axes:
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
     figure.axes[0].set_ylabel("ms an image")
     figure.axes[0].legend(fontsize=7)
     figure.savefig(path, dpi=130, metadata={"Software": None})

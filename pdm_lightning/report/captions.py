@@ -57,7 +57,15 @@ def seeds_of(measures: Iterable[Measure], interval: str) -> str:
         return f"One seed; in brackets {interval}."
     several = " or ".join(str(number) for number in sorted(seeds) if number > 1)
     single = f"; with one seed, in brackets {interval}" if 1 in seeds else ""
-    return f"Mean ± standard deviation over {several} seeds, in brackets the 95 % t interval of the mean{single}."
+    return f"Mean ± standard deviation over {several} seeds, in brackets {_of_several(seeds)}{single}."
+
+
+def _of_several(seeds: set[int]) -> str:
+    ends = "of two, from the lowest to the highest end of their own 95 % intervals, where they have any"
+    student = "the 95 % t interval of the mean"
+    if max(seeds) == 2:
+        return ends.removeprefix("of two, ")
+    return f"{student} ({ends})" if 2 in seeds else student
 
 
 def file_name(result: StudyResult, kind: str, block: Block, blocks: Sequence[Block], extra: str = "") -> str:

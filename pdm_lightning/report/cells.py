@@ -53,6 +53,8 @@ class Measure:
         The 95 % interval of a single seed; of several Student's t interval of their mean,
         mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, which may leave the range of a rate. Of seeds that
         do not differ, whose t interval has no width and says nothing, `own_interval`.
+    hull : tuple of float or None
+        From the lowest to the highest end of the seeds' own intervals; None where one of them has none.
     sd : float or None
         Sample standard deviation over seeds (n - 1 in the denominator); None for a single seed.
     seeds, seeds_ok : int
@@ -69,6 +71,7 @@ class Measure:
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    hull: tuple[float, float] | None = None
     sd: float | None = None
     seeds: int = 0
     seeds_ok: int = 0
@@ -111,7 +114,7 @@ def _with_value(measure: Measure, good: list[Row]) -> Measure:
         low, high = own_interval(good)
         return replace(measure, value=mean, low=low, high=high, sd=sd)
     half = t_quantile(0.975, len(values) - 1) * sd / math.sqrt(len(values))
-    return replace(measure, value=mean, low=mean - half, high=mean + half, sd=sd)
+    return replace(measure, value=mean, low=mean - half, high=mean + half, hull=_hull(good), sd=sd)
 
 
 def alike(mean: float, sd: float) -> bool:
@@ -129,6 +132,12 @@ def own_interval(rows: Sequence[Row]) -> tuple[float, float] | tuple[None, None]
     if not rows or min(len(lows), len(highs)) < len(rows):
         return None, None
     return math.fsum(lows) / len(rows), math.fsum(highs) / len(rows)
+
+
+def _hull(rows: Sequence[Row]) -> tuple[float, float] | None:
+    ends = [(row.ci_low, row.ci_high) for row in rows]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    return (min(known)[0], max(high for _, high in known)) if len(known) == len(rows) else None
 
 
 def t_quantile(level: float, freedom: int) -> float:

@@ -248,8 +248,13 @@ def _interval(metric: str, measure: Measure) -> str:
 
 
 def _limits(metric: str, measure: Measure) -> tuple[float | None, float | None]:
-    """The limits as they are shown: a t interval that leaves what the metric can be is cut off there."""
+    """The limits as they are shown: a t interval that leaves what the metric can be is cut off there.
+
+    Of two seeds the t interval is nine deviations wide on either side and tells nothing: their own ends stand there.
+    """
     low, high = measure.low, measure.high
+    if measure.seeds_ok == 2 and measure.hull is not None:
+        low, high = measure.hull
     return (
         None if low is None else formats.within(metric, low),
         None if high is None else formats.within(metric, high),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pdm_lightning.report import build_tables, paper_value, published
@@ -159,6 +161,23 @@ def test_a_t_interval_is_cut_off_at_the_ends_of_a_rate_in_print_alone(make):
     cell = tables_of(make.study(rows), "detection")[0].rows[0].cells[0]
     assert measure.high > 1 > measure.low > 0.8  # 0.98 -+ 12.706 * 0.01
     assert (cell.interval, cell.strip.high) == ("± .014 [.853, 1.000]", 1.0)
+
+
+def test_two_seeds_show_the_ends_of_their_own_intervals(make):
+    """With one degree of freedom a t interval of .9 and .92 would be [.783, 1.037]."""
+    ends = ((0.90, 0.88, 0.93), (0.92, 0.89, 0.95))
+    rows = [
+        replace(make.auc("digits", "ce", "cw", value, seed=s), ci_low=low, ci_high=high)
+        for s, (value, low, high) in enumerate(ends)
+    ]
+    table = tables_of(make.study(rows), "detection")[0]
+    cell = table.rows[0].cells[0]
+    assert (cell.value, cell.interval) == (".910", "± .014 [.880, .950]")
+    assert (cell.strip.low, cell.strip.high) == (0.88, 0.95)
+    assert (
+        "over 2 seeds, in brackets from the lowest to the highest end of their own 95 % intervals"
+        in table.caption
+    )
 
 
 def test_blocks_are_separate_tables_with_their_own_names(make):

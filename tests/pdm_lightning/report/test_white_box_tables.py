@@ -104,7 +104,7 @@ def test_every_form_of_the_table_prints_censored(make):
 def test_several_seeds_of_a_distortion_are_averaged(make):
     rows = [row for seed, mean in enumerate((0.07, 0.09)) for row in white(make, "ce", mean, seed=seed)]
     cells = make.tables(rows)[0].rows[0].cells
-    assert (cells[0].value, cells[0].interval) == (".0800", "± .0141 [0, .207]")
+    assert (cells[0].value, cells[0].interval) == (".0800", "± .0141 [.0600, .100]")
     assert cells[1].value == ".0720 [.0640, .0960]"
 
 
