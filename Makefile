@@ -62,9 +62,10 @@ ray: $(BIN)/.developer ## a sweep on a real Ray of this machine
 	$(BIN)/python -m pip install --quiet -e '.[ray]'
 	$(BIN)/python -m tests.integration.on_ray
 
-docs: $(BIN)/.installed ## write the reference of attacks and detection into docs/*.md, and as HTML into docs/api
+docs: $(BIN)/.installed ## write tables and reference into README.md and docs/*.md, and the reference as HTML into docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/tables.py
 	$(BIN)/pdoc attacks detection --docformat numpy --output-directory docs/api
 
 clean: ## delete the virtual environment and caches; outputs/ stays
