@@ -34,6 +34,7 @@ from detection.odin import ODIN, ODINInput
 from detection.ood import Energy, MaxLogit
 from detection.softmax import MSP
 from detection.squeezing import FeatureSqueezing
+from detection.unit_kde import UnitKDE
 
 __all__ = [
     "KDE",
@@ -56,6 +57,7 @@ __all__ = [
     "NonMaximalEntropy",
     "ODINInput",
     "RelativeMahalanobis",
+    "UnitKDE",
     "View",
     "all_auc",
     "auc",

@@ -24,6 +24,7 @@ from detection.neighbours import unit
 from detection.odin import ODIN
 from detection.ood import Energy, MaxLogit
 from detection.softmax import MSP
+from detection.unit_kde import UnitKDE
 
 
 def scorer(detector: Detector) -> nn.Module:
@@ -57,7 +58,7 @@ def scorer(detector: Detector) -> nn.Module:
 
 
 class _Density(nn.Module):
-    """`KDE`: each row is held against the kernels of its predicted class, which are looked up in one table.
+    """`KDE`, `UnitKDE`: each row is held against the kernels of its predicted class, which are looked up in one table.
 
     -||z - k||^2 = 2 (z - m) k - 2 (z - m) m - ||z - m||^2 - ||k - m||^2, m the mean of the class's kernels: they stay
     in float32 and are cast row by row, so a row takes M x d float64 numbers. Classes with fewer kernels than others are
@@ -74,8 +75,9 @@ class _Density(nn.Module):
         super().__init__()
         assert isinstance(detector, KDE)
         state, self.layer = detector.state_dict(), detector.layer
+        self.unit = isinstance(detector, UnitKDE)
         h, counts = float(state["bandwidth"]), state["classes"].bincount().tolist()
-        kernels = _compact(state["kernels"])
+        kernels = _compact(state[detector.kernels_are])
         groups, dim = kernels.split(counts), kernels.shape[1]
         means, halves = [], torch.full((len(counts), max(counts)), -math.inf, dtype=torch.float64)
         for row, group in zip(halves, groups, strict=True):
@@ -100,7 +102,8 @@ class _Density(nn.Module):
         """Score layers by name: (N,) float64."""
         predicted = layers["logits"].argmax(dim=1)
         means = self.means[predicted]
-        z = layers[self.layer].double() - means
+        z = layers[self.layer].double()
+        z = (unit(z) if self.unit else z) - means
         products = torch.matmul(self.kernels[predicted].double(), z[:, :, None])[:, :, 0]
         exponents = self.scale * (products - (z * means).sum(dim=1, keepdim=True)) + self.halves[predicted]
         outer = 0.5 * (self.scale * z.square().sum(dim=1))
@@ -168,6 +171,7 @@ class _Neighbour(nn.Module):
 
 _SCORERS: dict[type[Detector], Callable[[Detector], nn.Module]] = {
     KDE: _Density,
+    UnitKDE: _Density,
     KNN: _Neighbour,
     Mahalanobis: _Gaussians,
     RelativeMahalanobis: _Gaussians,

@@ -61,6 +61,8 @@ class KDE(Detector):
     """
 
     differentiable = True
+    kernels_are = "kernels"
+    """Their name in `state_dict`: what a subclass keeps elsewhere has another one."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class KDE(Detector):
 
     def __repr__(self) -> str:
         return (
-            f"KDE(bandwidth={self.bandwidth!r}, kernels_per_class={self.kernels_per_class}, "
+            f"{type(self).__name__}(bandwidth={self.bandwidth!r}, kernels_per_class={self.kernels_per_class}, "
             f"layer={self.layer!r}, bandwidth_scale={self.bandwidth_scale}, seed={self.seed})"
         )
 
@@ -126,11 +128,15 @@ class KDE(Detector):
         check_finite(points, "training")
         groups = every_class(train.labels, train.num_classes, "KDE")
         drawn = [self._draw(rows, c) for c, rows in enumerate(groups)]
-        kernels = mapped.gather(points, drawn)
+        kernels = self._placed(mapped.gather(points, drawn))
         parts = kernels.split([len(rows) for rows in drawn])
         self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(parts, validation)
         self._all, self._kernels, self._densities = kernels, parts, None
         return self
+
+    def _placed(self, points: Tensor) -> Tensor:
+        """Where embeddings (n, d) stand; kernels are kept there."""
+        return points
 
     def _draw(self, rows: Tensor, label: int) -> Tensor:
         count = min(self.kernels_per_class, len(rows))
@@ -147,6 +153,7 @@ class KDE(Detector):
             check_finite(points, "validation")
             if points.shape[1] != kernels[0].shape[1] or validation.num_classes != len(kernels):
                 raise ValueError("KDE: training and validation features come from different models")
+            points = self._placed(points)
             return rules.by_validation(kernels, [points[validation.labels == c] for c in range(len(kernels))])
         return float(self.bandwidth)
 
@@ -206,7 +213,7 @@ class KDE(Detector):
         """
         densities = self._ready(points.device)
         self._check(points, classes)
-        return densities(_finite(points, "scored"), classes)
+        return densities(self._placed(_finite(points, "scored")), classes)
 
     def _ready(self, device: torch.device | None = None) -> Densities:
         """What a query needs, made once and kept: an attack scores on its device thousands of times."""
@@ -248,7 +255,7 @@ class KDE(Detector):
         self._check_fitted()
         counts = torch.tensor([len(k) for k in self._kernels])
         return {
-            "kernels": self._all if mapped.is_mapped(self._all) else self._all.cpu().clone(),
+            self.kernels_are: self._all if mapped.is_mapped(self._all) else self._all.cpu().clone(),
             "classes": torch.arange(len(counts)).repeat_interleave(counts),
             "bandwidth": torch.tensor([self.bandwidth_], dtype=torch.float64),
         }
@@ -261,22 +268,23 @@ class KDE(Detector):
         ValueError
             Where one of them is absent, or they do not belong together.
         """
-        missing = {"kernels", "classes", "bandwidth"} - state.keys()
+        name = type(self).__name__
+        missing = {self.kernels_are, "classes", "bandwidth"} - state.keys()
         if missing:
             raise ValueError(
-                f"this is no KDE state, {', '.join(sorted(missing))} absent: fit the detector again"
+                f"this is no {name} state, {', '.join(sorted(missing))} absent: fit the detector again"
             )
-        kernels, classes = state["kernels"], state["classes"]
+        kernels, classes = state[self.kernels_are], state["classes"]
         if kernels.dim() != 2 or not kernels.is_floating_point() or classes.shape != kernels.shape[:1]:
             raise ValueError(
-                f"this is no KDE state, kernels {tuple(kernels.shape)} {kernels.dtype} with classes "
+                f"this is no {name} state, kernels {tuple(kernels.shape)} {kernels.dtype} with classes "
                 f"{tuple(classes.shape)}: fit the detector again"
             )
         # in any other order kernels would go to the wrong classes
         labels, counts = classes.unique_consecutive(return_counts=True)
         if not torch.equal(labels, torch.arange(len(labels))):
             raise ValueError(
-                "this is no KDE state, classes must be 0, 1, ... in turn: fit the detector again"
+                f"this is no {name} state, classes must be 0, 1, ... in turn: fit the detector again"
             )
         self._all, self._kernels = kernels, kernels.split(counts.tolist())
         self.bandwidth_, self._densities = float(state["bandwidth"]), None

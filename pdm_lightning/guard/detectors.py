@@ -31,6 +31,7 @@ from pdm_lightning.models import Classifier, ResNet
 CHOICES: dict[str, tuple[type[Detector], dict[str, Any]]] = {
     "kde": (detection.KDE, {}),
     "kde_logits": (detection.KDE, {"layer": "logits"}),
+    "kde_unit": (detection.UnitKDE, {}),
     "msp": (detection.MSP, {}),
     "entropy": (detection.NonMaximalEntropy, {}),
     "max_logit": (detection.MaxLogit, {}),
@@ -169,8 +170,8 @@ def rebuild(told: Mapping[str, Any], state: Mapping[str, Tensor], classes: int) 
     kind = CLASSES[told["name"]]
     for name, tensor in state.items():
         _check_tensor(name, tensor, classes)
-    if kind is detection.KDE:
-        _check_kernels(state, classes)
+    if issubclass(kind, detection.KDE):
+        _check_kernels(state, classes, kind.kernels_are)
     try:
         return kind(**told["arguments"]).load_state_dict(dict(state))
     except (ValueError, KeyError, RuntimeError, IndexError, TypeError) as error:
@@ -187,11 +188,11 @@ def _check_tensor(name: str, tensor: Tensor, classes: int) -> None:
             raise GuardFileError(f"detector: tensor {name!r} has values outside 0..{high}")
 
 
-def _check_kernels(state: Mapping[str, Tensor], classes: int) -> None:
+def _check_kernels(state: Mapping[str, Tensor], classes: int, name: str) -> None:
     """Kernels of each class, one class after the other, and one bandwidth above 0."""
-    if state.keys() != {"kernels", "classes", "bandwidth"}:
-        raise GuardFileError("detector: a KDE has the tensors kernels, classes and bandwidth")
-    kernels, labels, bandwidth = state["kernels"], state["classes"], state["bandwidth"]
+    if state.keys() != {name, "classes", "bandwidth"}:
+        raise GuardFileError(f"detector: it has the tensors {name}, classes and bandwidth")
+    kernels, labels, bandwidth = state[name], state["classes"], state["bandwidth"]
     if kernels.dim() != 2 or labels.shape != kernels.shape[:1] or labels.dtype != torch.int64:
         raise GuardFileError("detector: kernels (M, d) need one class each, (M,)")
     if bandwidth.shape != (1,) or not bandwidth.is_floating_point() or not float(bandwidth) > 0:

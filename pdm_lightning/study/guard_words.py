@@ -17,6 +17,7 @@ COMMANDS = {
 DETECTORS = (
     "kde",
     "kde_logits",
+    "kde_unit",
     "msp",
     "entropy",
     "max_logit",

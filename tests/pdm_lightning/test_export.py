@@ -28,6 +28,7 @@ from detection import (
     MaxLogit,
     NonMaximalEntropy,
     RelativeMahalanobis,
+    UnitKDE,
     View,
 )
 from pdm_lightning import export
@@ -45,6 +46,7 @@ DETECTORS: dict[str, Detector] = {
     "kde_few": KDE("loo", kernels_per_class=7),
     "kde_logits": KDE(0.5, layer="logits"),
     "kde_layer": KDE(0.5, layer="module.3"),
+    "kde_unit": UnitKDE(0.2, kernels_per_class=9),
     "knn": KNN(5),
     "knn_plain": KNN(3, normalize=False),
     "mahalanobis": Mahalanobis(["embedding", "module.3"], shrinkage=0.1),

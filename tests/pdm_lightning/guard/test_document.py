@@ -177,7 +177,7 @@ EDITS: list[tuple[Callable[[Parts], Any], str]] = [
     (lambda p: _entry(p, shape=[2**40]), "its shape and its place in the file do not belong together"),
     (lambda p: _empty(p, [0, 2**47, 2**47]), "tensor 'detector.more': the sides of its shape are too long"),
     (lambda p: _empty(p, [2**47, 2**47, 0]), "tensor 'detector.more': the sides of its shape are too long"),
-    (lambda p: _empty(p, [0, 2**40]), "a KDE has the tensors kernels, classes and bandwidth"),
+    (lambda p: _empty(p, [0, 2**40]), "it has the tensors kernels, classes and bandwidth"),
     (lambda p: _entry(p, shape=[2**60]), "at most 8 whole numbers"),
     (lambda p: _entry(p, shape=[-1]), "at most 8 whole numbers"),
     (lambda p: _entry(p, shape=[1] * 9), "at most 8 whole numbers"),

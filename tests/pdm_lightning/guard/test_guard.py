@@ -232,7 +232,7 @@ def test_wrong_images(classifier: Classifier, guard: Guard, stripes: Images) -> 
         Guard.fit(classifier, (images, labels), images[:100], fpr=0.1)
 
 
-@pytest.mark.parametrize("detector", ["kde", "kde_logits", "mahalanobis", "relative_mahalanobis"])
+@pytest.mark.parametrize("detector", ["kde", "kde_logits", "kde_unit", "mahalanobis", "relative_mahalanobis"])
 def test_classes_without_images(detector: str, stripes: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of very many classes and images of few: said before the work, in a line that can be read."""
     classifier = Classifier(ResNet(8, 1, [4, 4, 8]), 8, 1000)
@@ -246,7 +246,7 @@ def test_classes_without_images(detector: str, stripes: Images, monkeypatch: pyt
         Guard.fit(classifier, stripes(293), fpr=0.1, detector=detector)
 
 
-@pytest.mark.parametrize("detector", sorted({*CHOICES} - {"kde", "kde_logits"}))
+@pytest.mark.parametrize("detector", sorted({*CHOICES} - {"kde", "kde_logits", "kde_unit"}))
 def test_detectors_that_need_images_of_every_class(detector: str, stripes: Images) -> None:
     """`OF_EVERY_CLASS` names those, and no other: the others are fitted on images of three of four classes."""
     classifier = Classifier(ResNet(8, 1, [4, 4, 8]), 8, 4)
