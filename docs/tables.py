@@ -1,8 +1,8 @@
 """Write the tables of README.md and docs/*.md from the committed results (python docs/tables.py).
 
 A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!-- end -->``. A study is a folder of
-results/; the words after it are ``metric=`` (default auc), ``defenses=ce,rce,pdm``, ``attacks=`` (rows; a clean metric
-has data sets for rows), ``threat=gray_box``. Cells are as a report has them: the mean over the seeds, its interval, n.
+results/; the words after it are ``metric=`` (default auc), ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for
+each data set) and ``threat=gray_box``. Cells are as a report has them: mean over the seeds, its interval, n.
 """
 
 from __future__ import annotations
@@ -46,29 +46,21 @@ def table(words: str) -> str:
         raise ValueError(f"{words}: known are {', '.join(DEFAULTS)}")
     cubes = [Cube(read_csv(ROOT / "results" / study / "results.csv")) for study in studies.split(",")]
     defenses, attacks = asked["defenses"].split(","), asked["attacks"].split(",")
-    columns = [(cube, data) for cube in cubes for data in _data(cube)]
-    if any(row.metric == asked["metric"] and row.attack == CLEAN for cube, _ in columns for row in cube.rows):
-        head = ["", *(_label("defense", name) for name in defenses)]
-        lines = [
-            [LABELS.get(data, data), *(_cell(cube, asked, data, name, CLEAN) for name in defenses)]
-            for cube, data in columns
-        ]
-    else:
-        places = [(cube, data, name) for cube, data in columns for name in defenses]
-        head = ["", *(f"{LABELS.get(data, data)}: {_label('defense', name)}" for _, data, name in places)]
-        lines = [
-            [
-                _label("attack", attack),
-                *(_cell(cube, asked, data, name, attack) for cube, data, name in places),
-            ]
-            for attack in attacks
-        ]
+    clean = any(row.metric == asked["metric"] and row.attack == CLEAN for cube in cubes for row in cube.rows)
+    lines = [
+        [_place(data, attack), *(_cell(cube, asked, data, name, attack) for name in defenses)]
+        for cube in cubes
+        for data in dict.fromkeys(row.data for row in cube.rows)
+        for attack in ([CLEAN] if clean else attacks)
+    ]
+    head = ["", *(_label("defense", name) for name in defenses)]
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *lines])
 
 
-def _data(cube: Cube) -> list[str]:
-    return list(dict.fromkeys(row.data for row in cube.rows))
+def _place(data: str, attack: str) -> str:
+    own = LABELS.get(data, data)
+    return own if attack == CLEAN else f"{own}, {_label('attack', attack)}"
 
 
 def _cell(cube: Cube, asked: dict[str, str], data: str, defense: str, attack: str) -> str:
@@ -87,7 +79,7 @@ def _cell(cube: Cube, asked: dict[str, str], data: str, defense: str, attack: st
     if paper is not None:
         shown = formats.percent(paper) if metric == "accuracy" else formats.published_fraction(paper)
         told.append(f"{whose} {shown}")
-    return "<br>".join(told)
+    return ", ".join(told)
 
 
 def _told(metric: str, measure: Measure) -> Iterator[str]:

@@ -50,9 +50,9 @@ def test_a_cell_tells_value_interval_n_and_the_paper_s_number(tables: dict[str, 
     study(tmp_path, "mine", [*others, auc(0.9), few])
     made = tables["table"]("mine defenses=ce,rce attacks=fgsm_005")
     assert made.splitlines() == [
-        "|  | MNIST: CE | MNIST: RCE |",
+        "|  | CE | RCE |",
         "| --- | ---: | ---: |",
-        "| FGSM-0.05 | **.900** [.880, .910]<br>n = 60<br>paper .981 | n/a, n = 7<br>paper .983 |",
+        "| MNIST, FGSM-0.05 | **.900** [.880, .910], n = 60, paper .981 | n/a, n = 7, paper .983 |",
     ]
 
 
@@ -65,8 +65,8 @@ def test_seeds_are_averaged_and_clean_metrics_have_data_sets_for_rows(
     copy = [auc(0.8, **(clean | {"data": "cifar10_jpeg"}))]
     study(tmp_path, "copy", copy)
     made = tables["table"]("mine,copy metric=accuracy defenses=ce").splitlines()
-    assert made[2] == "| MNIST | **91.00** [88.0, 93.0]<br>n = 100 to 101<br>paper 99.33 |"
-    assert made[3] == "| cifar10_jpeg | **80.00** [78.0, 81.0]<br>n = 60<br>paper (CIFAR-10) 93.62 |"
+    assert made[2] == "| MNIST | **91.00** [88.0, 93.0], n = 100 to 101, paper 99.33 |"
+    assert made[3] == "| cifar10_jpeg | **80.00** [78.0, 81.0], n = 60, paper (CIFAR-10) 93.62 |"
 
 
 def test_a_mark_is_filled_again_and_a_word_it_does_not_know_is_told(
