@@ -18,6 +18,7 @@ from pdm_lightning.report import formats
 from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.rows import read_csv
+from pdm_lightning.report.tables import limits
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -87,12 +88,12 @@ def _told(metric: str, measure: Measure) -> Iterator[str]:
     if measure.value is None:
         yield f"{measure.status}, n = {n}" if n else measure.status
         return
-    low, high = measure.hull if measure.seeds_ok == 2 and measure.hull else (measure.low, measure.high)
+    low, high = limits(metric, measure)
     value = f"**{formats.metric_value(metric, measure.value)}**"
     if low is None or high is None:
         yield value
     else:
-        bounds = (formats.metric_bound(metric, formats.within(metric, end)) for end in (low, high))
+        bounds = (formats.metric_bound(metric, end) for end in (low, high))
         yield f"{value} [{', '.join(bounds)}]"
     if n:
         yield f"n = {n}"

@@ -61,11 +61,11 @@ def seeds_of(measures: Iterable[Measure], interval: str) -> str:
 
 
 def _of_several(seeds: set[int]) -> str:
-    ends = "of two, from the lowest to the highest end of their own 95 % intervals, where they have any"
     student = "the 95 % t interval of the mean"
+    ends = "from the lowest to the highest end of their own 95 % intervals"
     if max(seeds) == 2:
-        return ends.removeprefix("of two, ")
-    return f"{student} ({ends})" if 2 in seeds else student
+        return f"{ends}, or {student} where they have none"
+    return f"{student} (of two seeds {ends}, where they have any)" if 2 in seeds else student
 
 
 def file_name(result: StudyResult, kind: str, block: Block, blocks: Sequence[Block], extra: str = "") -> str:

@@ -190,7 +190,7 @@ def make_cell(
         marks=marks,
         warning=warning,
         sort=measure.value,
-        strip=Strip(measure.value, *_limits(metric, measure), paper),
+        strip=Strip(measure.value, *limits(metric, measure), paper),
         keys=measure.artifacts,
     )
 
@@ -238,7 +238,7 @@ def span(n: tuple[int, int]) -> str:
 
 
 def _interval(metric: str, measure: Measure) -> str:
-    low, high = _limits(metric, measure)
+    low, high = limits(metric, measure)
     bounds = ""
     if low is not None and high is not None:
         bounds = f"[{formats.metric_bound(metric, low)}, {formats.metric_bound(metric, high)}]"
@@ -247,10 +247,11 @@ def _interval(metric: str, measure: Measure) -> str:
     return f"{PLUS_MINUS} {formats.metric_deviation(metric, measure.sd)} {bounds}".rstrip()
 
 
-def _limits(metric: str, measure: Measure) -> tuple[float | None, float | None]:
+def limits(metric: str, measure: Measure) -> tuple[float | None, float | None]:
     """The limits as they are shown: a t interval that leaves what the metric can be is cut off there.
 
-    Of two seeds the t interval is nine deviations wide on either side and tells nothing: their own ends stand there.
+    Of two seeds the t interval is nine deviations wide on either side and tells nothing: their own ends stand there,
+    where they have any.
     """
     low, high = measure.low, measure.high
     if measure.seeds_ok == 2 and measure.hull is not None:
