@@ -127,17 +127,20 @@ def own_interval(rows: Sequence[Row]) -> tuple[float, float] | tuple[None, None]
 
     Seeds share their test images, and more of them make the chance of these images no smaller.
     """
-    lows = [row.ci_low for row in rows if row.ci_low is not None]
-    highs = [row.ci_high for row in rows if row.ci_high is not None]
-    if not rows or min(len(lows), len(highs)) < len(rows):
-        return None, None
-    return math.fsum(lows) / len(rows), math.fsum(highs) / len(rows)
+    lows, highs = _ends(rows)
+    return (math.fsum(lows) / len(rows), math.fsum(highs) / len(rows)) if lows else (None, None)
 
 
 def _hull(rows: Sequence[Row]) -> tuple[float, float] | None:
-    ends = [(row.ci_low, row.ci_high) for row in rows]
-    known = [(low, high) for low, high in ends if low is not None and high is not None]
-    return (min(known)[0], max(high for _, high in known)) if len(known) == len(rows) else None
+    lows, highs = _ends(rows)
+    return (min(lows), max(highs)) if lows else None
+
+
+def _ends(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """Lower and upper ends of the rows' own intervals; none where one of them has none."""
+    lows = [row.ci_low for row in rows if row.ci_low is not None]
+    highs = [row.ci_high for row in rows if row.ci_high is not None]
+    return (lows, highs) if min(len(lows), len(highs)) == len(rows) else ([], [])
 
 
 def t_quantile(level: float, freedom: int) -> float:

@@ -127,7 +127,7 @@ def craft_spec(config: Config) -> tuple[dict[str, Any], str]:
     attack, budget = dict(config["attack"]), config["budget"]
     spec = settings(attack, _NOT_ATTACK)
     capped = budget["images"]
-    images = capped[attack["name"]] if attack["name"] in capped else capped.get(attack.get("cost", "medium"))
+    images = capped.get(attack["name"], capped.get(attack.get("cost", "medium")))
     caps = (budget.get("iterations") or {}).get(attack["name"], {})
     caps = caps if isinstance(caps, Mapping) else {"max_iterations": caps}
     notes = []

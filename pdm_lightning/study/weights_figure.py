@@ -21,13 +21,14 @@ CAPTION = (
     "them. A mean cosine of 1 between the classes' means is a collapse: all classes lie in one direction."
 )
 
-Point = tuple[float, float]
+#: By curve, weight and seed.
+Curves = dict[str, dict[float, dict[int, float]]]
 
 
 def weights(answers: Answers) -> list[Figure]:
     """One panel a data set, model, term and measure, and a budget where the study has several; one curve a defence."""
     several = len({entry.cell.name("budget") for entry, _ in answers}) > 1
-    panels: dict[tuple[str, str, str], dict[str, dict[float, dict[int, float]]]] = {}
+    panels: dict[tuple[str, str, str], Curves] = {}
     for entry, rows in answers:
         for term, curve in _curves(entry.cell):
             at = float(entry.cell.config["defense"]["term"][term]["weight"])
@@ -58,9 +59,7 @@ def _curves(cell: Cell) -> Iterator[tuple[str, str]]:
         yield found[1], other.label("defense")
 
 
-def _panel(
-    place: str, term: str, metric: str, curves: dict[str, dict[float, dict[int, float]]]
-) -> dict[str, Any]:
+def _panel(place: str, term: str, metric: str, curves: Curves) -> dict[str, Any]:
     label = formats.metric_label(metric)
     scale = 100 if label.endswith(", %") else 1
     return {
