@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ MANY_CLASSES = 20
 
 #: Markers that a curve has, about.
 CROWDED = 20
+_CROSS: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 6, "markeredgewidth": 1.6}
+_RING: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 10, "markerfacecolor": "none"}
 #: Characters of a line of a panel's title: the narrowest panel holds as many.
 TITLE_WIDTH = 48
 
@@ -131,6 +133,7 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
         }
         style["linestyle"] = "none" if series.get("points") else DASHES[k % len(DASHES)]
         label = _plain(str(series["label"]))
+        _signs(ax, series.get("signs", {}), k, colour)
         if series.get("marks") is None:
             ax.plot(x, y, label=label, **style)
             continue
@@ -147,6 +150,7 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
         _logarithmic(ax, "y")
     ax.set_xlabel(_plain(panel.get("x_label", "")), color=theme.faint, fontsize=9)
     ax.set_ylabel(_plain(panel.get("y_label", "")), color=theme.faint, fontsize=9)
+    _name_signs(ax, panel["series"], theme)
     if panel["series"]:
         wide = max(len(_plain(str(series["label"]))) for series in panel["series"])
         ax.legend(
@@ -158,6 +162,23 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
             labelcolor=theme.ink,
             handlelength=3.2,
         )
+
+
+def _signs(ax: Axes, signs: Mapping[str, Any], k: int, colour: str) -> None:
+    """Rings at points of the `k`-th curve, and crosses at the bottom, above those of the curves before."""
+    for x, y in (place for places in signs.values() for place in places):
+        if y is None:
+            ax.plot(x, 0.03 + 0.05 * k, transform=ax.get_xaxis_transform(), color=colour, **_CROSS)
+        else:
+            ax.plot(x, y, color=colour, **_RING)
+
+
+def _name_signs(ax: Axes, curves: Sequence[Mapping[str, Any]], theme: Theme) -> None:
+    """One entry of the legend for each word, whichever the curve."""
+    signs = [sign for series in curves for sign in series.get("signs", {}).items()]
+    for word, places in dict(signs).items():
+        style = _CROSS if places[0][1] is None else _RING
+        ax.plot([], [], color=theme.faint, label=_plain(word), **style)
 
 
 def _scale_x(ax: Axes, panel: Mapping[str, Any]) -> bool:

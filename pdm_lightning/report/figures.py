@@ -105,7 +105,13 @@ def _curve_lines(panels: list[dict[str, Any]]) -> tuple[list[str], list[list[Any
             blank = [""] * len(series["x"])
             bounds = [blank if series.get(key) is None else series[key] for key in ("low", "high")]
             for x, y, low, high in zip(series["x"], series["y"], *bounds, strict=True):
-                lines.append([panel.get("title", ""), series["label"], x, y, low, high])
+                if y is not None:
+                    lines.append([panel.get("title", ""), series["label"], x, y, low, high])
             for x, y in series.get("marks") or ():
                 lines.append([panel.get("title", ""), f"{series['label']}, operating point", x, y, "", ""])
+            for word, places in series.get("signs", {}).items():
+                name = f"{series['label']}, {word}"
+                lines += [
+                    [panel.get("title", ""), name, x, "" if y is None else y, "", ""] for x, y in places
+                ]
     return ["panel", "series", "x", "y", "low", "high"], lines

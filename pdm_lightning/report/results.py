@@ -73,8 +73,10 @@ class Figure:
           ``classes``.
         - ``curves``: ``title``, ``x_label``, ``y_label``, ``series``: list of dicts ``label``, ``x``,
           ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them), ``plain`` (true: a
-          thin line to compare with) or ``marks`` (list of (x, y): the only points that get a marker). Optional for
-          the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places 0, 1, ...; for the other: ``y_log``.
+          thin line to compare with), ``marks`` (list of (x, y): the only points that get a marker) or ``signs`` (by a
+          word for the legend, list of (x, y): a ring at the point, or a cross at the bottom where y is None). A y of
+          None interrupts the line. Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places
+          0, 1, ...; for the other: ``y_log``.
 
     Raises
     ------

@@ -9,7 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from pdm_lightning.report import formats
+from pdm_lightning.report.cells import split_note
 from pdm_lightning.report.results import Figure
+from pdm_lightning.report.rows import Row
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.curves import Answers
 
@@ -20,9 +22,15 @@ CAPTION = (
     "Trainings that differ in one weight alone. Lines: means over seeds; shaded: from the lowest to the highest of "
     "them. A mean cosine of 1 between the classes' means is a collapse: all classes lie in one direction."
 )
+COLLAPSED = "collapsed"
+_RINGS = "Ring: a seed whose classes collapsed."
+_CROSSES = (
+    "Cross at the bottom: a seed without a value, for its training failed (or for what the legend says); the line "
+    "breaks there, and a point is the mean of the seeds left."
+)
 
 #: By curve, weight and seed.
-Curves = dict[str, dict[float, dict[int, float]]]
+Curves = dict[str, dict[float, dict[int, Row]]]
 
 
 def weights(answers: Answers) -> list[Figure]:
@@ -32,17 +40,32 @@ def weights(answers: Answers) -> list[Figure]:
     for entry, rows in answers:
         for term, curve in _curves(entry.cell):
             at = float(entry.cell.config["defense"]["term"][term]["weight"])
-            for row in rows:
-                if row.metric in METRICS and row.attack == "none" and row.value is not None:
-                    panel = panels.setdefault((_place(entry.cell, several), term, row.metric), {})
-                    panel.setdefault(curve, defaultdict(dict))[at][row.seed] = row.value
+            for metric, row in _measured(rows):
+                panel = panels.setdefault((_place(entry.cell, several), term, metric), {})
+                panel.setdefault(curve, defaultdict(dict))[at][row.seed] = row
     made = [
         _panel(place, term, metric, panels[place, term, metric])
         for place, term in dict.fromkeys(key[:2] for key in panels)
         for metric in METRICS
-        if len({x for curve in panels.get((place, term, metric), {}).values() for x in curve}) > 1
+        if _swept(panels.get((place, term, metric), {}))
     ]
-    return [Figure("weights", "curves", "What a term's weight does", CAPTION, made)]
+    signs = {word for panel in made for series in panel["series"] for word in series.get("signs", ())}
+    told = [CAPTION, *([_RINGS] if COLLAPSED in signs else []), *([_CROSSES] if signs - {COLLAPSED} else [])]
+    return [Figure("weights", "curves", "What a term's weight does", " ".join(told), made)]
+
+
+def _measured(rows: list[Row]) -> Iterator[tuple[str, Row]]:
+    """What is drawn of clean images; a training that left nothing has one row, which stands for all measures."""
+    for row in rows:
+        if row.attack == "none" and row.metric in METRICS:
+            for metric in (row.metric,) if row.status in ("ok", "n/a") else METRICS:
+                yield metric, row
+
+
+def _swept(curves: Curves) -> bool:
+    """Whether there are several weights, and a value at one of them."""
+    found = [(x, row) for curve in curves.values() for x, rows in curve.items() for row in rows.values()]
+    return len({x for x, _ in found}) > 1 and any(row.value is not None for _, row in found)
 
 
 def _place(cell: Cell, several: bool) -> str:
@@ -71,14 +94,31 @@ def _panel(place: str, term: str, metric: str, curves: Curves) -> dict[str, Any]
     }
 
 
-def _series(label: str, points: dict[float, dict[int, float]], scale: int) -> dict[str, Any]:
-    places = sorted(points)
-    values = [[scale * value for value in points[x].values()] for x in places]
-    bounds = {"low": [min(found) for found in values], "high": [max(found) for found in values]}
+def _series(label: str, points: dict[float, dict[int, Row]], scale: int) -> dict[str, Any]:
+    places: list[float] = []
+    values: list[list[float]] = []
+    signs: dict[str, list[tuple[float, float | None]]] = {}
+    for x in sorted(points):
+        rows = points[x].values()
+        found = [scale * row.value for row in rows if row.value is not None]
+        # those that are left are no mean over the seeds: no line leads to them, nor over their place
+        stretch = [found] if len(found) == len(rows) else [[], found, []]
+        places += [x] * len(stretch)
+        values += stretch
+        for row in rows:
+            if row.value is None:
+                signs.setdefault(row.status, []).append((x, None))
+            elif COLLAPSED in split_note(row.note):
+                signs.setdefault(COLLAPSED, []).append((x, scale * row.value))
+    bounds = {
+        "low": [min(found, default=None) for found in values],
+        "high": [max(found, default=None) for found in values],
+    }
     several = any(len(found) > 1 for found in values)
     return {
         "label": label,
         "x": places,
-        "y": [fmean(found) for found in values],
+        "y": [fmean(found) if found else None for found in values],
         **(bounds if several else {}),
+        **({"signs": signs} if signs else {}),
     }

@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
 from pdm_lightning.report import Row
+from pdm_lightning.report.draw import draw_panel
+from pdm_lightning.report.figures import figure_csv
+from pdm_lightning.report.palette import LIGHT
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.plan import Entry
 from pdm_lightning.study.weights_figure import weights
 
 
-def trained(weight: float, *more: str, seed: int = 0, **values: float) -> tuple[Entry, list[Row]]:
-    """A model whose RVL weight was asked for, with its clean rows."""
+def trained(
+    weight: float, *more: str, seed: int = 0, note: str = "", **values: float
+) -> tuple[Entry, list[Row]]:
+    """A model whose RVL weight was asked for, with its clean rows; without values, a training that failed."""
     use, label = (["ce", "rvl"], "CE+RVL") if "defense=ce" in more else (["rce", "rvl"], "PDM")
     config: dict[str, Any] = {
         group: {"name": name, "label": name}
@@ -21,8 +28,8 @@ def trained(weight: float, *more: str, seed: int = 0, **values: float) -> tuple[
     }
     config["defense"] = {"name": label, "label": label, "use": use, "term": {"rvl": {"weight": weight}}}
     cell = Cell(config | {"seed": seed}, (*more, f"defense.term.rvl.weight={weight}"))
-    rows = [Row(metric=metric, seed=seed, value=value) for metric, value in values.items()]
-    return Entry(cell, {}), rows
+    rows = [Row(metric=metric, seed=seed, value=value, note=note) for metric, value in values.items()]
+    return Entry(cell, {}), rows or [Row(metric="accuracy", seed=seed, status="failed")]
 
 
 def test_a_curve_runs_over_the_weights_and_its_band_over_the_seeds() -> None:
@@ -62,9 +69,7 @@ def test_other_settings_make_other_curves_and_other_budgets_other_panels() -> No
 def test_what_was_not_swept_or_not_measured_is_not_drawn() -> None:
     fixed = trained(0.1, accuracy=0.9)
     assert weights([fixed])[0].panels == []
-    lost = trained(1.0)
-    lost[1].append(Row(metric="accuracy", status="failed"))
-    assert weights([fixed, lost])[0].panels == []
+    assert weights([trained(0.1), trained(1.0)])[0].panels == []
     # a weight of a term that the defence does not use changes nothing
     entry, rows = trained(1.0, accuracy=0.8)
     other = {**entry.cell.config, "defense": {**entry.cell.config["defense"], "use": ["rce"]}}
@@ -74,3 +79,50 @@ def test_what_was_not_swept_or_not_measured_is_not_drawn() -> None:
 def test_a_weight_of_zero_has_no_logarithm() -> None:
     (figure,) = weights([trained(0.0, accuracy=0.9), trained(1.0, accuracy=0.8)])
     assert figure.panels[0]["x_log"] is False
+
+
+def test_a_seed_that_failed_is_marked_and_no_line_passes_over_its_place() -> None:
+    answers = [trained(x, seed=seed, accuracy=0.9, dbi=0.5) for x in (0.01, 1.0) for seed in (0, 1)]
+    answers += [trained(0.1, seed=0, accuracy=0.8, dbi=0.6), trained(0.1, seed=1)]
+    answers += [trained(0.3, seed=seed) for seed in (0, 1)]
+    (figure,) = weights(answers)
+    accuracy, index = (panel["series"][0] for panel in figure.panels)
+    assert accuracy["x"] == index["x"] == [0.01, *[0.1] * 3, *[0.3] * 3, 1.0]
+    assert accuracy["y"] == pytest.approx([90, None, 80, *[None] * 4, 90])
+    assert accuracy["low"] == pytest.approx(accuracy["y"])
+    assert accuracy["signs"] == index["signs"] == {"failed": [(0.1, None), (0.3, None), (0.3, None)]}
+    assert "Cross at the bottom" in figure.caption and "Ring" not in figure.caption
+    # where all others failed, too, the one that is left is a panel all the same
+    assert weights([answers[0], *answers[-2:]])[0].panels[0]["series"][0]["x"] == [0.01, *[0.3] * 3]
+
+
+def test_a_collapsed_seed_and_a_measure_without_a_value_are_marked() -> None:
+    answers = [
+        trained(0.1, accuracy=0.9, dbi=0.5),
+        trained(1.0, seed=0, accuracy=0.2, dbi=9.0, note="collapsed"),
+        trained(1.0, seed=1, accuracy=0.4),
+    ]
+    answers[-1][1].append(Row(metric="dbi", seed=1, status="n/a"))
+    (figure,) = weights(answers)
+    accuracy, index = (panel["series"][0] for panel in figure.panels)
+    assert accuracy["y"] == pytest.approx([90, 30])
+    assert accuracy["signs"] == {"collapsed": [(1.0, pytest.approx(20))]}
+    assert index["signs"] == {"collapsed": [(1.0, 9.0)], "n/a": [(1.0, None)]}
+    assert "Ring" in figure.caption and "Cross" in figure.caption
+
+
+def test_signs_are_drawn_named_once_and_written_to_the_csv() -> None:
+    more = ("defense=ce",)
+    answers = [trained(0.1, *word, accuracy=0.9) for word in ((), more)]
+    answers += [trained(1.0, *word, seed=seed) for word in ((), more) for seed in (0, 1)]
+    answers += [trained(0.3, accuracy=0.1, note="collapsed")]
+    (figure,) = weights(answers)
+    axes = Axes(Canvas(), (0.0, 0.0, 1.0, 1.0))
+    draw_panel(axes, "curves", figure.panels[0], LIGHT)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["PDM", "CE+RVL", "collapsed", "failed"]
+    written = [line.split('",', 1)[1] for line in figure_csv(figure).splitlines()[1:]]
+    assert written[0] == "PDM,0.1,90.0,,"
+    assert '"PDM, collapsed",0.3,10.0,,' in written and written[-1] == '"CE+RVL, failed",1.0,,,'
+    assert len(written) == 3 + 1 + 4  # what interrupts a line is no point
