@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pdm_lightning.study.budget_names import check_budget
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
 from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, parse, split_words, without_parts
@@ -91,6 +92,7 @@ def ask(command: str, words: list[str]) -> Asked:
         raise unresolved[0]
     if any(refused):
         raise ValueError(refused[0])
+    check_budget(cells, overrides, loader)
     return cells
 
 

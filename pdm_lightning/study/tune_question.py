@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from pdm_lightning.manifest import canonical
 from pdm_lightning.study import tune_objectives as objectives
+from pdm_lightning.study.budget_names import check_budget
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
 from pdm_lightning.study.launching import HERE
@@ -139,6 +140,7 @@ def read(overrides: list[str], loader: ConfigLoader) -> Question:
         cells.append(resolve(compose(words, loader) if config is None else config, words))
     question = Question(tuple(fixed), tuple(space), objectives.read(cells[0].config), tuple(cells), loader)
     _check_space(question)
+    check_budget(cells, overrides, loader)
     validate(cells)
     return question
 

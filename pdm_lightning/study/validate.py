@@ -17,6 +17,7 @@ from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_lo
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
 from pdm_lightning.study import validate_defense, validate_detector, validate_report
+from pdm_lightning.study.budget_names import COSTS
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
     arguments,
@@ -163,9 +164,8 @@ def _attack(config: Config, place: str = "attack") -> None:
     arguments(place, spec)
     with built(place, attack):
         instantiate(spec)
-    cost, known = attack.get("cost", "medium"), mapping(config, "budget.images")
-    if cost not in known:
-        raise ValueError(f"{place}.cost={cost}: use {' or '.join(known)}, the keys of budget.images")
+    _present(config, f"{place}.cost", choice, COSTS)
+    at(config, f"budget.images.{attack.get('cost', 'medium')}")
     caps(config, attack)
 
 
