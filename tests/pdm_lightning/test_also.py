@@ -101,3 +101,16 @@ def test_a_list_on_the_command_line_is_an_axis_of_every_grid_that_is_left(mine: 
 
 def test_an_experiment_without_further_grids_has_its_own_cells_alone() -> None:
     assert len(ask("plan", ["experiment=table1"])) == 4
+
+
+def test_true_is_one_value_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    swept = EXPERIMENT.replace("attack: 'cw,jsma'", "defense.term.rvl.squared: 'true,false'")
+    (tmp_path / "experiment" / "mine.yaml").write_text(swept)
+    mine = ["--config-dir", str(tmp_path), "experiment=mine"]
+    names = [cell.name("defense") for cell in ask("plan", mine)]
+    assert names[-2:] == ["rce[term.rvl.squared=true]", "rce[term.rvl.squared=false]"]
+    typed = [ask("plan", [*mine, f"defense.term.rvl.squared={word}"]) for word in ("true", "True")]
+    assert [cell.names() for cell in typed[0]] == [cell.names() for cell in typed[1]]
+    assert typed[0][-1].name("defense") == "rce[term.rvl.squared=true]"
+    assert typed[0][-1].config["defense"]["term"]["rvl"]["squared"] is True
