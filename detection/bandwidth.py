@@ -124,6 +124,7 @@ def _tables(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         # direct differences: coinciding points give an exact 0; cdist's root does no harm without a gradient
         distances = torch.cdist(points.double(), kernels.double(), compute_mode=_EXACT)
         tables.append(torch.mul(distances, distances, out=part.view(distances.shape)))
+        mapped.release(points)
         mapped.release(kernels)
     return tables
 

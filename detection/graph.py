@@ -61,8 +61,8 @@ class _Density(nn.Module):
     """`KDE`, `UnitKDE`: each row is held against the kernels of its predicted class, which are looked up in one table.
 
     -||z - k||^2 = 2 (z - m) k - 2 (z - m) m - ||z - m||^2 - ||k - m||^2, m the mean of the class's kernels: they stay
-    in float32 and are cast row by row, so a row takes M x d float64 numbers. Classes with fewer kernels than others are
-    filled up with kernels of weight 0.
+    in float32, where that holds them, and are cast row by row, so a row takes M x d float64 numbers. Classes with fewer
+    kernels than others are filled up with kernels of weight 0.
     """
 
     kernels: Tensor

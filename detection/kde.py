@@ -128,15 +128,19 @@ class KDE(Detector):
         check_finite(points, "training")
         groups = every_class(train.labels, train.num_classes, "KDE")
         drawn = [self._draw(rows, c) for c, rows in enumerate(groups)]
-        kernels = self._placed(mapped.gather(points, drawn))
+        kernels = self._gather(points, drawn)
         parts = kernels.split([len(rows) for rows in drawn])
         self.bandwidth_ = self.bandwidth_scale * self._choose_bandwidth(parts, validation)
         self._all, self._kernels, self._densities = kernels, parts, None
         return self
 
     def _placed(self, points: Tensor) -> Tensor:
-        """Where embeddings (n, d) stand; kernels are kept there."""
+        """Where embeddings (n, d) in float64 stand."""
         return points
+
+    def _gather(self, points: Tensor, groups: Sequence[Tensor]) -> Tensor:
+        """Rows of embeddings, group after group, where they stand: kernels are kept like that."""
+        return mapped.gather(points, groups)
 
     def _draw(self, rows: Tensor, label: int) -> Tensor:
         count = min(self.kernels_per_class, len(rows))
@@ -153,8 +157,8 @@ class KDE(Detector):
             check_finite(points, "validation")
             if points.shape[1] != kernels[0].shape[1] or validation.num_classes != len(kernels):
                 raise ValueError("KDE: training and validation features come from different models")
-            points = self._placed(points)
-            return rules.by_validation(kernels, [points[validation.labels == c] for c in range(len(kernels))])
+            groups = [(validation.labels == c).nonzero().flatten() for c in range(len(kernels))]
+            return rules.by_validation(kernels, self._gather(points, groups).split([len(g) for g in groups]))
         return float(self.bandwidth)
 
     def score(self, view: View) -> Tensor:
@@ -223,9 +227,8 @@ class KDE(Detector):
             if self._all.numel() > PREPARED:
                 self._densities = StreamedDensities(self._kernels, self.bandwidth_, device)
             else:
-                counts = [len(k) for k in self._kernels]
                 self._all = self._all.to(device)
-                self._kernels = self._all.split(counts)
+                self._kernels = self._all.split([len(k) for k in self._kernels])
                 self._densities = Densities(self._kernels, self.bandwidth_)
         return self._densities
 
@@ -247,7 +250,7 @@ class KDE(Detector):
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Kernels (M, d) in the features' dtype, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU.
+        """Kernels (M, d) as `fit` keeps them, their classes (M,) int64 and the bandwidth (1,) float64, on the CPU.
 
         Kernels that lie in a file are given as they are, unread: write them with `detection.mapped.save`, and write not
         into them.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from detection import mapped
 from detection.kde import KDE
 from detection.neighbours import unit
 
@@ -13,6 +17,8 @@ class UnitKDE(KDE):
 
     A `KDE` of embeddings that are scaled to length 1, training, validation and scored ones alike: their length, which
     losses that shrink a class change most, says nothing. The gradient goes through the scaling.
+
+    All are scaled in float64, and kernels are kept in it: rounded to the features' own dtype they would be other ones.
 
     Parameters
     ----------
@@ -42,3 +48,11 @@ class UnitKDE(KDE):
 
     def _placed(self, points: Tensor) -> Tensor:
         return unit(points)
+
+    def _gather(self, points: Tensor, groups: Sequence[Tensor]) -> Tensor:
+        rows = super()._gather(points, groups)
+        found, stop = mapped.empty(tuple(rows.shape), torch.float64), 0
+        for block in mapped.blocks(rows):
+            start, stop = stop, stop + len(block)
+            mapped.release(found[start:stop].copy_(unit(block.double())))
+        return found.to(points.device)

@@ -1,24 +1,33 @@
 """Write the tables of README.md and docs/*.md from the committed results (python docs/tables.py).
 
 A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!-- end -->``. A study is a folder of
-results/; the words after it are ``metric=`` (default auc), ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for
-each data set) and ``threat=gray_box``. Cells are as a report has them: mean over the seeds, its interval, n.
+results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
+set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
+``model=``. Cells and footnotes are those of a report.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from pdm_lightning.report import formats
-from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
+from pdm_lightning.report.cells import CLEAN, Block, Cube
 from pdm_lightning.report.published import paper_value
+from pdm_lightning.report.render_text import grid
+from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.rows import read_csv
-from pdm_lightning.report.tables import limits
+from pdm_lightning.report.tables import (
+    Cell,
+    Column,
+    Footnotes,
+    Table,
+    TableRow,
+    capped_marks,
+    collapse_marks,
+    make_cell,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -28,10 +37,13 @@ DEFAULTS = {
     "defenses": "ce,rce,pdm",
     "attacks": "fgsm_005,fgsm_010,bim_005,bim_010,cw,cw_hc,jsma",
     "threat": "gray_box",
+    "detector": "kde",
+    "bandwidth": "validation",
+    "budget": "",
+    "model": "",
 }
-#: Whose published numbers stand beside those of a copy of a data set, and how they are called there.
-COPIES = {"cifar10_jpeg": ("cifar10", "paper (CIFAR-10)")}
-LABELS = {"mnist": "MNIST"}
+#: Whose published numbers stand beside those of a copy of a data set.
+COPIES = {"cifar10_jpeg": "cifar10"}
 
 
 def page(text: str) -> str:
@@ -40,70 +52,68 @@ def page(text: str) -> str:
 
 
 def table(words: str) -> str:
-    """The table that a mark asks for; ValueError for an unknown word."""
+    """The table that a mark asks for; ValueError for an unknown word, or one that it has to have."""
     studies, *more = words.split()
     asked = DEFAULTS | dict(word.split("=", 1) for word in more)
     if asked.keys() - DEFAULTS.keys():
         raise ValueError(f"{words}: known are {', '.join(DEFAULTS)}")
-    cubes = [Cube(read_csv(ROOT / "results" / study / "results.csv")) for study in studies.split(",")]
-    defenses, attacks = asked["defenses"].split(","), asked["attacks"].split(",")
-    clean = any(row.metric == asked["metric"] and row.attack == CLEAN for cube in cubes for row in cube.rows)
-    lines = [
-        [_place(data, attack), *(_cell(cube, asked, data, name, attack) for name in defenses)]
-        for cube in cubes
-        for data in dict.fromkeys(row.data for row in cube.rows)
-        for attack in ([CLEAN] if clean else attacks)
-    ]
-    head = ["", *(_label("defense", name) for name in defenses)]
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *lines])
+    defenses, footnotes, rows = asked["defenses"].split(","), Footnotes(), []
+    labels = _labels(defenses, asked["attacks"].split(","))
+    for study in studies.split(","):
+        cube = Cube(read_csv(ROOT / "results" / study / "results.csv"))
+        rows += _rows(cube, _block(cube, words, asked), asked, labels, footnotes)
+    columns = [Column(labels.label("defense", name)) for name in defenses]
+    made = Table("", "", "", "", "", columns, rows)
+    if any(cell.paper for row in rows for cell in row.cells):
+        copies = any(name in row.label for row in rows for name in COPIES)
+        footnotes.add(
+            f"paper: for ResNet-56 and its full training{', on CIFAR-10 itself' if copies else ''}."
+        )
+    made.footnotes = footnotes.lines()
+    return grid(made)
 
 
-def _place(data: str, attack: str) -> str:
-    own = LABELS.get(data, data)
-    return own if attack == CLEAN else f"{own}, {_label('attack', attack)}"
+def _block(cube: Cube, words: str, asked: dict[str, str]) -> Block:
+    """Where the cells are: of budgets and models the one there is, or the one asked for."""
+    found = {}
+    for column in ("budget", "model"):
+        values = {getattr(row, column) for row in cube.rows} - {""}
+        if not asked[column] and len(values) > 1:
+            raise ValueError(f"{words}: add {column}= (one of {', '.join(sorted(values))})")
+        found[column] = asked[column] or next(iter(values), "")
+    return Block(found["budget"], found["model"], asked["threat"], asked["detector"], asked["bandwidth"])
 
 
-def _cell(cube: Cube, asked: dict[str, str], data: str, defense: str, attack: str) -> str:
-    metric = asked["metric"]
-    found = next(cube.select(data=data, defense=defense, metric=metric, attack=attack), None)
-    budget, model = (found.budget, found.model) if found else ("", "")
-    rows = cube.select(budget=budget, model=model, threat=asked["threat"], detector="kde", attack=attack)
-    rules = {row.bandwidth for row in rows} - {""}
-    block = Block(
-        budget, model, asked["threat"], "kde", min(rules, default="", key=lambda rule: len(str(rule)))
-    )
-    measure = cube.measure(metric, block, data, defense, attack)
-    original, whose = COPIES.get(data, (data, "paper"))
-    paper = paper_value(metric, original, defense, attack, asked["threat"])
-    told = [*_told(metric, measure)]
-    if paper is not None:
-        shown = formats.percent(paper) if metric == "accuracy" else formats.published_fraction(paper)
-        told.append(f"{whose} {shown}")
-    return ", ".join(told)
+def _rows(
+    cube: Cube, block: Block, asked: dict[str, str], labels: StudyResult, footnotes: Footnotes
+) -> list[TableRow]:
+    """A row for each data set and attack, or for each data set alone of what is measured on clean images."""
+    metric, defenses = asked["metric"], asked["defenses"].split(",")
+    clean = any(cube.select(metric=metric, attack=CLEAN))
+    made = []
+    for data in labels.ordered("data", (row.data for row in cube.rows)):
+        for attack in [CLEAN] if clean else asked["attacks"].split(","):
+            line = [(data, cube.measure(metric, block, data, name, attack)) for name in defenses]
+            cells: list[Cell] = []
+            for name, (_, measure) in zip(defenses, line, strict=True):
+                marks = collapse_marks(labels, cube, footnotes, block, data, name)
+                paper = paper_value(metric, COPIES.get(data, data), name, attack, block.threat)
+                cells.append(make_cell(metric, measure, footnotes, paper=paper, marks=marks))
+            told = [labels.label("data", data), *([] if clean else [labels.label("attack", attack)])]
+            marks = capped_marks(labels, footnotes, line, attack)
+            made.append(TableRow(", ".join(told), cells, marks))
+    return made
 
 
-def _told(metric: str, measure: Measure) -> Iterator[str]:
-    n = "" if measure.n is None else " to ".join(f"{number:,}" for number in sorted(set(measure.n)))
-    if measure.value is None:
-        yield f"{measure.status}, n = {n}" if n else measure.status
-        return
-    low, high = limits(metric, measure)
-    value = f"**{formats.metric_value(metric, measure.value)}**"
-    if low is None or high is None:
-        yield value
-    else:
-        bounds = (formats.metric_bound(metric, end) for end in (low, high))
-        yield f"{value} [{', '.join(bounds)}]"
-    if n:
-        yield f"n = {n}"
-
-
-def _label(group: str, name: str) -> str:
+def _labels(defenses: list[str], attacks: list[str]) -> StudyResult:
     """As reports call an option: ``cw_wb[confidence=1]`` has the label of ``cw_wb`` and what was overridden."""
-    own, bracket, changed = name.partition("[")
-    option = yaml.safe_load((ROOT / "conf" / group / f"{own}.yaml").read_text(encoding="utf-8"))
-    return f"{option.get('label', own)}{bracket}{changed}"
+    made: dict[str, dict[str, str]] = {"data": {"mnist": "MNIST"}}
+    for group, names in (("defense", defenses), ("attack", attacks)):
+        for name in names:
+            own, bracket, changed = name.partition("[")
+            option = yaml.safe_load((ROOT / "conf" / group / f"{own}.yaml").read_text(encoding="utf-8"))
+            made.setdefault(group, {})[name] = f"{option.get('label', own)}{bracket}{changed}"
+    return StudyResult("", "", labels=made)
 
 
 if __name__ == "__main__":
@@ -114,4 +124,3 @@ if __name__ == "__main__":
         stale += new != old
         path.write_text(new, encoding="utf-8")
     print(f"{stale} pages changed")
-    sys.exit(0)

@@ -43,17 +43,33 @@ def test_pages_hold_the_tables_of_today_s_results(page: str) -> None:
     assert runpy.run_path(str(ROOT / "docs" / "tables.py"))["page"](text) == text, f"{page}: make docs"
 
 
+def test_readme_has_a_table_of_results() -> None:
+    assert "<!-- table: " in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_cell_tells_value_interval_n_and_the_paper_s_number(tables: dict[str, Any], tmp_path: Path) -> None:
     few = auc(None, defense="rce", status="n/a", n=7)
     # other detectors, bandwidths and threats are other cells
-    others = [auc(0.1, detector="knn"), auc(0.2, bandwidth="validation x0.5"), auc(0.3, threat="white_box")]
+    others = [auc(0.1, detector="knn"), auc(0.2, bandwidth="loo"), auc(0.3, threat="white_box")]
     study(tmp_path, "mine", [*others, auc(0.9), few])
-    made = tables["table"]("mine defenses=ce,rce attacks=fgsm_005")
-    assert made.splitlines() == [
+    asked = "mine defenses=ce,rce attacks=fgsm_005"
+    assert tables["table"](asked).splitlines() == [
         "|  | CE | RCE |",
-        "| --- | ---: | ---: |",
-        "| MNIST, FGSM-0.05 | **.900** [.880, .910], n = 60, paper .981 | n/a, n = 7, paper .983 |",
+        "|---|---:|---:|",
+        r"| MNIST, FGSM-0.05 | .900 \[.880, .910\]<br>n = 60<br>paper .981 | n/a (n=7)<br>paper .983 |",
+        "",
+        "- paper: for ResNet-56 and its full training.",
+        "- n/a: too few examples to say; n is how many there were.",
     ]
+    assert ".200" in tables["table"](f"{asked} bandwidth=loo")
+
+
+def test_marks_tell_caps_collapse_and_seeds_that_failed(tables: dict[str, Any], tmp_path: Path) -> None:
+    rows = [auc(0.9, note="collapsed; capped: 5 of 9 test images"), auc(None, seed=1, status="failed")]
+    study(tmp_path, "mine", rows)
+    made = tables["table"]("mine defenses=ce attacks=fgsm_005")
+    assert r"| MNIST, FGSM-0.05† | .900‡ \[.880, .910\]<br>n = 60, 1 of 2 seeds<br>" in made
+    assert "- † FGSM-0.05 was capped: 5 of 9 test images." in made and "- ‡ The training collapsed" in made
 
 
 def test_seeds_are_averaged_and_clean_metrics_have_data_sets_for_rows(
@@ -65,8 +81,17 @@ def test_seeds_are_averaged_and_clean_metrics_have_data_sets_for_rows(
     copy = [auc(0.8, **(clean | {"data": "cifar10_jpeg"}))]
     study(tmp_path, "copy", copy)
     made = tables["table"]("mine,copy metric=accuracy defenses=ce").splitlines()
-    assert made[2] == "| MNIST | **91.00** [88.0, 93.0], n = 100 to 101, paper 99.33 |"
-    assert made[3] == "| cifar10_jpeg | **80.00** [78.0, 81.0], n = 60, paper (CIFAR-10) 93.62 |"
+    assert made[2] == r"| MNIST | 91.00 ± 1.41 \[88.0, 93.0\]<br>n = 100 to 101, 2 seeds<br>paper 99.33 |"
+    assert made[3] == r"| cifar10\_jpeg | 80.00 \[78.0, 81.0\]<br>n = 60<br>paper 93.62 |"
+    assert made[5] == "- paper: for ResNet-56 and its full training, on CIFAR-10 itself."
+
+
+def test_what_a_mark_has_to_tell_apart_is_asked_for(tables: dict[str, Any], tmp_path: Path) -> None:
+    study(tmp_path, "mine", [auc(0.9), auc(0.8, budget="paper")])
+    asked = "mine defenses=ce attacks=fgsm_005"
+    with pytest.raises(ValueError, match=r"add budget= \(one of paper, short\)"):
+        tables["table"](asked)
+    assert ".800" in tables["table"](f"{asked} budget=paper")
 
 
 def test_a_mark_is_filled_again_and_a_word_it_does_not_know_is_told(
@@ -77,5 +102,7 @@ def test_a_mark_is_filled_again_and_a_word_it_does_not_know_is_told(
     once = tables["page"](f"Before.\n\n{mark}\nold\n<!-- end -->\nAfter.\n")
     assert once.startswith("Before.") and "old" not in once and ".900" in once and once.endswith("After.\n")
     assert tables["page"](once) == once
-    with pytest.raises(ValueError, match="known are metric, defenses, attacks, threat"):
-        tables["table"]("mine detector=knn")
+    with pytest.raises(
+        ValueError, match="known are metric, defenses, attacks, threat, detector, bandwidth, budget, model"
+    ):
+        tables["table"]("mine seed=1")

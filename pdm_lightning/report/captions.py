@@ -50,22 +50,28 @@ def count_of(measures: Iterable[Measure], unit: str) -> str:
     return f"n = {numbers} {unit} a cell"
 
 
-def seeds_of(measures: Iterable[Measure], interval: str) -> str:
-    """How to read what stands behind a value: `interval` for one seed, deviation and t interval for several."""
-    seeds = {measure.seeds_ok for measure in measures if measure.status == "ok"}
+def seeds_of(measures: Iterable[Measure], interval: str = "") -> str:
+    """How to read what stands behind a value: `interval` is what a single seed has in brackets.
+
+    Of several seeds deviation and `Measure.shown`; nothing of brackets where no cell has any.
+    """
+    told = [measure for measure in measures if measure.status == "ok"]
+    seeds = {measure.seeds_ok for measure in told}
+    bracketed = any(measure.shown for measure in told)
     if not seeds or max(seeds) == 1:
-        return f"One seed; in brackets {interval}."
+        return f"One seed; in brackets {interval}." if bracketed else "One seed."
     several = " or ".join(str(number) for number in sorted(seeds) if number > 1)
-    single = f"; with one seed, in brackets {interval}" if 1 in seeds else ""
-    return f"Mean ± standard deviation over {several} seeds, in brackets {_of_several(seeds)}{single}."
+    brackets = f", in brackets {_of_several(seeds)}" if bracketed else ""
+    single = f"; with one seed, in brackets {interval}" if bracketed and 1 in seeds else ""
+    return f"Mean ± standard deviation over {several} seeds{brackets}{single}."
 
 
 def _of_several(seeds: set[int]) -> str:
     student = "the 95 % t interval of the mean"
-    ends = "from the lowest to the highest end of their own 95 % intervals"
+    ends = "from the lowest to the highest end of their own 95 % intervals, where they have any"
     if max(seeds) == 2:
-        return f"{ends}, or {student} where they have none"
-    return f"{student} (of two seeds {ends}, where they have any)" if 2 in seeds else student
+        return ends
+    return f"{student} (of two seeds {ends})" if 2 in seeds else student
 
 
 def file_name(result: StudyResult, kind: str, block: Block, blocks: Sequence[Block], extra: str = "") -> str:

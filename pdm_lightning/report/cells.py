@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from scipy.special import stdtrit
 
+from pdm_lightning.report import formats
 from pdm_lightning.report.rows import Row
 
 CLEAN = "none"
@@ -50,11 +51,13 @@ class Measure:
     value : float or None
         Mean over the seeds that have a value.
     low, high : float or None
-        The 95 % interval of a single seed; of several Student's t interval of their mean,
+        What tests go by: the 95 % interval of a single seed; of several Student's t interval of their mean,
         mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, which may leave the range of a rate. Of seeds that
         do not differ, whose t interval has no width and says nothing, `own_interval`.
-    hull : tuple of float or None
-        From the lowest to the highest end of the seeds' own intervals; None where one of them has none.
+    shown : tuple of float or None
+        The ends that tables, plots and CSV print, within what the metric can be. They are `low` and `high` but for two
+        seeds, whose t interval is nine deviations wide on either side and tells nothing: there they reach from the
+        lowest to the highest end of the seeds' own intervals, and are None where a seed has no interval.
     sd : float or None
         Sample standard deviation over seeds (n - 1 in the denominator); None for a single seed.
     seeds, seeds_ok : int
@@ -71,7 +74,7 @@ class Measure:
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    hull: tuple[float, float] | None = None
+    shown: tuple[float, float] | None = None
     sd: float | None = None
     seeds: int = 0
     seeds_ok: int = 0
@@ -107,14 +110,26 @@ def aggregate(rows: Iterable[Row]) -> Measure:
 def _with_value(measure: Measure, good: list[Row]) -> Measure:
     values = [float(row.value) for row in good if row.value is not None]
     if len(values) == 1:
-        return replace(measure, value=values[0], low=good[0].ci_low, high=good[0].ci_high)
+        low, high = good[0].ci_low, good[0].ci_high
+        return replace(measure, value=values[0], low=low, high=high, shown=_within(good, low, high))
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    if alike(mean, sd):
-        low, high = own_interval(good)
-        return replace(measure, value=mean, low=low, high=high, sd=sd)
-    half = t_quantile(0.975, len(values) - 1) * sd / math.sqrt(len(values))
-    return replace(measure, value=mean, low=mean - half, high=mean + half, hull=_hull(good), sd=sd)
+    low, high = own_interval(good) if alike(mean, sd) else t_interval(mean, sd, len(values))
+    shown = _within(good, *(_hull(good) if len(values) == 2 else (low, high)))
+    return replace(measure, value=mean, low=low, high=high, shown=shown, sd=sd)
+
+
+def t_interval(mean: float, sd: float, k: int) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of `k` values of sample standard deviation `sd`."""
+    half = t_quantile(0.975, k - 1) * sd / math.sqrt(k)
+    return mean - half, mean + half
+
+
+def _within(rows: Sequence[Row], low: float | None, high: float | None) -> tuple[float, float] | None:
+    metric = rows[0].metric
+    return (
+        None if low is None or high is None else (formats.within(metric, low), formats.within(metric, high))
+    )
 
 
 def alike(mean: float, sd: float) -> bool:
@@ -131,9 +146,9 @@ def own_interval(rows: Sequence[Row]) -> tuple[float, float] | tuple[None, None]
     return (math.fsum(lows) / len(rows), math.fsum(highs) / len(rows)) if lows else (None, None)
 
 
-def _hull(rows: Sequence[Row]) -> tuple[float, float] | None:
+def _hull(rows: Sequence[Row]) -> tuple[float, float] | tuple[None, None]:
     lows, highs = _ends(rows)
-    return (min(lows), max(highs)) if lows else None
+    return (min(lows), max(highs)) if lows else (None, None)
 
 
 def _ends(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -187,7 +202,7 @@ class Cube:
             found = (
                 [row for row in rows if row.threat in ("", block.threat)]
                 if attack == CLEAN
-                else _within(rows, block)
+                else _matching(rows, block)
             )
             if found:
                 return aggregate(found)
@@ -223,7 +238,7 @@ class Cube:
         return [b for b in full if b.detector or (b.budget, b.model, b.threat) not in covered]
 
 
-def _within(rows: list[Row], block: Block) -> list[Row]:
+def _matching(rows: list[Row], block: Block) -> list[Row]:
     names = ("threat", "detector", "bandwidth")
     exact = [row for row in rows if all(getattr(row, name) == getattr(block, name) for name in names)]
     return exact or [

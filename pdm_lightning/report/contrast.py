@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from pdm_lightning.report.cells import Measure, alike, t_quantile
+from pdm_lightning.report.cells import Measure, alike, t_interval
 from pdm_lightning.report.difference_tables import t_test
 
 #: What a difference is taken over, and how that is printed.
@@ -90,5 +90,4 @@ def over_seeds(differences: Sequence[float], why: str = "") -> Contrast:
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (k - 1))
     if alike(mean, sd):
         return Contrast("seeds", mean, n=k, why=why)
-    half = t_quantile(0.975, k - 1) * sd / math.sqrt(k)
-    return Contrast("seeds", mean, mean - half, mean + half, t_test(mean, sd, k), k, why)
+    return Contrast("seeds", mean, *t_interval(mean, sd, k), t_test(mean, sd, k), k, why)

@@ -255,7 +255,7 @@ def _overall(
         "value), of their mean AUC over the attacks.",
         captions.setting(result, setting),
         "The tables of each defence say over which attacks, and have the intervals.",
-        captions.seeds_of(measures, "no interval") if any(m.seeds_ok > 1 for m in measures) else "",
+        captions.seeds_of(measures),
         READING,
     ]
     return Table(

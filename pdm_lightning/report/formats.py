@@ -130,7 +130,7 @@ METRICS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str]]] =
     "seconds": ("Time", seconds, seconds),
     "images_seen": ("Images seen in training", count, count),
     "collapsed": ("Collapsed", flag, real),
-    "class_cosine": ("Mean cosine of two classes' means", real, real),
+    "class_cosine": ("Mean cosine of two classes' means", signed, signed),
 }
 
 

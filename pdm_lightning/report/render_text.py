@@ -57,7 +57,13 @@ def cell_lines(cell: Cell) -> list[str]:
 
 
 def markdown(table: Table) -> str:
-    """The table with title, caption and footnotes; a group of columns is part of each column's name."""
+    """The table with title, caption and footnotes."""
+    parts = (f"### {markdown_escape(table.title)}", markdown_escape(table.caption), grid(table))
+    return "\n\n".join(parts)
+
+
+def grid(table: Table) -> str:
+    """Its cells and footnotes alone; a group of columns is part of each column's name."""
     names = [f"{column.group}: {column.label}" if column.group else column.label for column in table.columns]
     sectioned = any(row.section for row in table.rows)
     header = [*(["Of"] if sectioned else []), table.row_header, *names]
@@ -67,9 +73,8 @@ def markdown(table: Table) -> str:
         label = markdown_escape(row.label + row.marks)
         cells = ["<br>".join(markdown_escape(line) for line in cell_lines(cell)) for cell in row.cells]
         lines.append(_markdown_line([*([markdown_escape(row.section)] if sectioned else []), label, *cells]))
-    notes = [f"- {markdown_escape(note)}" for note in table.footnotes]
-    parts = [f"### {markdown_escape(table.title)}", markdown_escape(table.caption), "\n".join(lines)]
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+    notes = "".join(f"- {markdown_escape(note)}\n" for note in table.footnotes)
+    return "\n".join(lines) + "\n" + (f"\n{notes}" if notes else "")
 
 
 def _markdown_line(cells: Iterable[str]) -> str:

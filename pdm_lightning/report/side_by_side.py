@@ -151,7 +151,8 @@ def side_by_side_csv(result: SideBySide) -> str:
         numbers: list[object] = []
         for measure, key in ((pair.a, pair.artifacts[0]), (pair.b, pair.artifacts[1])):
             n = measure.n[0] if measure.n else None
-            numbers += [measure.value, measure.low, measure.high, n, measure.seeds_ok, measure.status, key]
+            ends = measure.shown or (None, None)
+            numbers += [measure.value, *ends, n, measure.seeds_ok, measure.status, key]
         one = pair.contrast
         numbers += [one.value, one.low, one.high, one.p, lifted.get(id(pair)), one.n, one.how, one.why]
         writer.writerow(["both", *(pair.names[name] for name in _IN_CSV), pair.metric, *map(_text, numbers)])

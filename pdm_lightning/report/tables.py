@@ -181,6 +181,7 @@ def make_cell(
             else f"{measure.seeds}"
         )
         details = (f"{seeds} seeds", *details)
+    low, high = measure.shown or (None, None)
     return Cell(
         value=formats.metric_value(metric, measure.value),
         interval=_interval(metric, measure),
@@ -190,7 +191,7 @@ def make_cell(
         marks=marks,
         warning=warning,
         sort=measure.value,
-        strip=Strip(measure.value, *limits(metric, measure), paper),
+        strip=Strip(measure.value, low, high, paper),
         keys=measure.artifacts,
     )
 
@@ -238,28 +239,11 @@ def span(n: tuple[int, int]) -> str:
 
 
 def _interval(metric: str, measure: Measure) -> str:
-    low, high = limits(metric, measure)
-    bounds = ""
-    if low is not None and high is not None:
-        bounds = f"[{formats.metric_bound(metric, low)}, {formats.metric_bound(metric, high)}]"
+    ends = (formats.metric_bound(metric, end) for end in measure.shown or ())
+    bounds = f"[{', '.join(ends)}]" if measure.shown else ""
     if measure.sd is None:
         return bounds
     return f"{PLUS_MINUS} {formats.metric_deviation(metric, measure.sd)} {bounds}".rstrip()
-
-
-def limits(metric: str, measure: Measure) -> tuple[float | None, float | None]:
-    """The limits as they are shown: a t interval that leaves what the metric can be is cut off there.
-
-    Of two seeds the t interval is nine deviations wide on either side and tells nothing: their own ends stand there,
-    where they have any.
-    """
-    low, high = measure.low, measure.high
-    if measure.seeds_ok == 2 and measure.hull is not None:
-        low, high = measure.hull
-    return (
-        None if low is None else formats.within(metric, low),
-        None if high is None else formats.within(metric, high),
-    )
 
 
 def _paper_text(metric: str, paper: float) -> str:

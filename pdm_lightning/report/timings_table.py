@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import CLEAN, WORST_CASE, Block, Cube, Measure
 from pdm_lightning.report.results import StudyResult
@@ -40,9 +43,19 @@ def _attacks(cube: Cube, block: Block) -> list[Row]:
     return list(found.values())
 
 
+class _Line(NamedTuple):
+    """A row before it is printed; `passes` is of an attack alone."""
+
+    section: str
+    label: str
+    time: Measure
+    images: float | None
+    passes: Measure = Measure()
+
+
 def _timings(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -> Table:
     footnotes, trained, crafted = Footnotes(), _timed(cube, block, attack=CLEAN), _attacks(cube, block)
-    rows = []
+    lines = []
     for data in result.ordered("data", (row.data for row in trained)):
         section = f"Training on {result.label('data', data)}"
         here = [row.defense for row in trained if row.data == data]
@@ -50,50 +63,43 @@ def _timings(result: StudyResult, cube: Cube, block: Block, blocks: list[Block])
             time, images = (
                 cube.measure(metric, block, data, defense) for metric in ("seconds", "images_seen")
             )
-            label = result.label("defense", defense)
-            rows.append(TableRow(label, _cells(time, images.value, Measure(), footnotes), section=section))
+            lines.append(_Line(section, result.label("defense", defense), time, images.value))
     places = dict.fromkeys((row.data, row.threat, row.attack) for row in crafted)
     for data in result.ordered("data", (place[0] for place in places)):
         for attack in result.ordered("attack", (place[2] for place in places if place[0] == data)):
             for threat in dict.fromkeys(t for d, t, a in places if (d, a) == (data, attack)):
-                rows += _attack_rows(result, cube, block, footnotes, crafted, (data, threat, attack))
+                lines += _attack_lines(result, cube, block, crafted, (data, threat, attack))
+    seeds = captions.seeds_of(line.time for line in lines)
     return Table(
         name=captions.file_name(result, "timings", block, blocks),
         kind="timings",
         title=captions.title("Timings", result, block, blocks),
-        caption=" ".join([_together(trained, crafted), CAPTION, captions.setting(result, block)]),
+        caption=" ".join([_together(trained, crafted), CAPTION, captions.setting(result, block), seeds]),
         row_header="Defence",
         columns=[Column(name) for name in COLUMNS],
-        rows=rows,
+        rows=[TableRow(line.label, _cells(line, footnotes), section=line.section) for line in lines],
         footnotes=footnotes.lines(),
     )
 
 
-def _attack_rows(
-    result: StudyResult,
-    cube: Cube,
-    block: Block,
-    footnotes: Footnotes,
-    crafted: list[Row],
-    place: tuple[str, str, str],
-) -> list[TableRow]:
+def _attack_lines(
+    result: StudyResult, cube: Cube, block: Block, crafted: list[Row], place: tuple[str, str, str]
+) -> Iterator[_Line]:
     """The defences under one attack: where it knows the detector, the first of the detectors."""
     mine = [row for row in crafted if (row.data, row.threat, row.attack) == place]
     data, threat, attack = place
     told = f", {result.label('threat', threat).replace('_', ' ')}" if threat else ""
     section = f"{result.label('attack', attack)} on {result.label('data', data)}{told}"
-    rows = []
     for defense in result.ordered("defense", (row.defense for row in mine)):
         row = next(row for row in mine if row.defense == defense)
         where = Block(block.budget, block.model, threat, row.detector, row.bandwidth)
         time, passes = (cube.measure(name, where, data, defense, attack) for name in ("seconds", "passes"))
         images = None if time.n_attacked is None else sum(time.n_attacked) / 2
-        label = result.label("defense", defense)
-        rows.append(TableRow(label, _cells(time, images, passes, footnotes), section=section))
-    return rows
+        yield _Line(section, result.label("defense", defense), time, images, passes)
 
 
-def _cells(time: Measure, images: float | None, passes: Measure, footnotes: Footnotes) -> list[Cell]:
+def _cells(line: _Line, footnotes: Footnotes) -> list[Cell]:
+    time, images, passes = line.time, line.images, line.passes
     rate = images / time.value if images is not None and time.value else None
     return [
         make_cell("seconds", time, footnotes),

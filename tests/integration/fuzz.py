@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detection import KDE, KNN, DkNN, FeatureSqueezing
+from detection import KDE, KNN, DkNN, FeatureSqueezing, UnitKDE
 from pdm_lightning.guard import Guard, GuardFileError, ImageError, Preprocessing
 from pdm_lightning.guard.files import read
 from pdm_lightning.guard.picture import read_image
@@ -50,6 +50,7 @@ def guards(folder: Path) -> dict[str, Path]:
     layered = DkNN(["backbone.stage2", "embedding"], k=5)
     for name, detector in {
         "kde": KDE(),
+        "kde_unit": UnitKDE(),
         "dknn": layered,
         "squeezing": FeatureSqueezing(),
         "knn": KNN(5),

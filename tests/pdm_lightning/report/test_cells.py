@@ -46,8 +46,19 @@ def test_seeds_that_coincide_have_the_interval_of_their_images():
         Row(seed=s, value=0.9, ci_low=low, ci_high=high) for s, (low, high) in enumerate(ends)
     )
     assert (measure.low, measure.high) == pytest.approx((0.81, 0.96)) and measure.sd == 0
+    assert measure.shown == (0.8, 0.97), "two seeds show all of their own intervals, alike or not"
     bare = aggregate([Row(seed=0, value=0.9, ci_low=0.8, ci_high=0.95), Row(seed=1, value=0.9)])
     assert (bare.low, bare.high) == (None, None)
+
+
+def test_limits_stay_within_what_a_metric_can_be():
+    """Cosines end at -1 and 1: Student's interval of -0.9, 0.9 and 0.99 would be [-2.3, 3.0]."""
+    measure = aggregate(
+        Row(seed=s, metric="class_cosine", value=value) for s, value in enumerate((-0.9, 0.9, 0.99))
+    )
+    assert measure.low < -1 and measure.high > 1 and measure.shown == (-1.0, 1.0)
+    single = aggregate([Row(metric="auc", value=0.99, ci_low=0.97, ci_high=1.01)])
+    assert single.shown == (0.97, 1.0)
 
 
 def test_a_failed_seed_beside_a_good_one():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.cells import Measure
+from pdm_lightning.report.cells import aggregate
 from pdm_lightning.report.contrast import Contrast
 from pdm_lightning.report.matched import NAMES, Pair
 from pdm_lightning.report.rows import Row
@@ -24,7 +24,9 @@ FIXED = {"data": "digits", "model": "resnet8", "budget": "smoke", "threat": "gra
 
 def made(attack: str, contrast: Contrast, metric: str = "auc") -> Pair:
     names = dict.fromkeys(NAMES[:-1], "") | FIXED | {"attack": attack, "defense": "ce | pdm"}
-    a, b = (Measure("ok", v, v - 0.05, v + 0.05, seeds=1, seeds_ok=1, n=(120, 120)) for v in (0.9, 0.8))
+    a, b = (
+        aggregate([Row(metric=metric, value=v, ci_low=v - 0.05, ci_high=v + 0.05, n=120)]) for v in (0.9, 0.8)
+    )
     return Pair(names, metric, a, b, contrast, ("a" * 16, "b" * 16))
 
 
@@ -92,6 +94,18 @@ def test_what_a_row_says(auc: Table) -> None:
     # the sides' own numbers differ by .1: only another paired difference says so
     assert [row.cells[2].details for row in auc.rows] == [(), ("own: +.100",), ("own: +.100",), ()]
     assert sum(note.startswith("own: what A's") for note in auc.footnotes) == 1
+
+
+def test_page_and_csv_show_the_same_ends_of_two_seeds() -> None:
+    ends = ((0.90, 0.88, 0.93), (0.92, 0.89, 0.95))
+    both = aggregate(
+        Row(metric="auc", seed=seed, value=value, ci_low=low, ci_high=high)
+        for seed, (value, low, high) in enumerate(ends)
+    )
+    pair = replace(PAIRS[0], a=both)
+    cell = metric_tables([pair], "ce", "pdm")["auc"].rows[0].cells[0]
+    line = next(csv.DictReader(io.StringIO(side_by_side_csv(replace(RESULT, pairs=[pair], alone=[])))))
+    assert cell.interval == "± .014 [.880, .950]" and (line["a_low"], line["a_high"]) == ("0.88", "0.95")
 
 
 def test_points_and_signs() -> None:

@@ -156,11 +156,11 @@ def test_several_seeds_show_mean_deviation_and_their_number(make):
 
 
 def test_a_t_interval_is_cut_off_at_the_ends_of_a_rate_in_print_alone(make):
-    rows = [make.auc("digits", "ce", "cw", value, seed=s) for s, value in enumerate((0.97, 0.99))]
+    rows = [make.auc("digits", "ce", "cw", value, seed=s) for s, value in enumerate((0.96, 0.98, 1.0))]
     measure = aggregate(rows)
     cell = tables_of(make.study(rows), "detection")[0].rows[0].cells[0]
-    assert measure.high > 1 > measure.low > 0.8  # 0.98 -+ 12.706 * 0.01
-    assert (cell.interval, cell.strip.high) == ("± .014 [.853, 1.000]", 1.0)
+    assert measure.high > 1 > measure.low  # 0.98 -+ 4.303 * 0.02 / sqrt(3)
+    assert (cell.interval, cell.strip.high) == ("± .020 [.930, 1.000]", 1.0)
 
 
 def test_two_seeds_show_the_ends_of_their_own_intervals(make):
@@ -178,6 +178,14 @@ def test_two_seeds_show_the_ends_of_their_own_intervals(make):
         "over 2 seeds, in brackets from the lowest to the highest end of their own 95 % intervals"
         in table.caption
     )
+    assert aggregate(rows).high > 1, "tests keep the t interval"
+
+
+def test_two_seeds_without_intervals_show_their_deviation_alone(make):
+    rows = [make.auc("digits", "ce", "cw", value, seed=s) for s, value in enumerate((0.90, 0.92))]
+    table = tables_of(make.study(rows), "detection")[0]
+    assert (table.rows[0].cells[0].interval, table.rows[0].cells[0].strip.low) == ("± .014", None)
+    assert "Mean ± standard deviation over 2 seeds." in table.caption
 
 
 def test_blocks_are_separate_tables_with_their_own_names(make):
