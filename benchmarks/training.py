@@ -12,10 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from benchmarks import training_ends as ends
 from benchmarks import training_growth as growth
 from benchmarks import training_render as render
-from benchmarks.machine import CLOCKS, settings, threads, without_paths
-from benchmarks.training_cases import CASES, Case, available
+from benchmarks.machine import CLOCKS, settings, threads, version, without_paths
+from benchmarks.training_cases import CASES, Case, available, spec
 from benchmarks.training_ways import USUAL, WARM, WAYS, Runner, Turn
 
 EPILOG = """\
@@ -97,32 +98,38 @@ def run(options: argparse.Namespace, cases: Sequence[Case], roots: dict[str, str
         seconds=options.seconds,
         clock=options.clock,
         code=code(),
+        **{name: version(name) for name in ("torchvision", "pytorch-lightning")},
         images=", ".join(f"{name}: {'real' if root else 'noise'}" for name, root in sorted(roots.items())),
     )
     kept = Kept(options.out / KEPT, told, options.fresh)
     with ExitStack() as stack:
         ways = Ways(stack, options)
         lines = [
-            kept.once(f"case {case.name}", lambda case=case: ways.measured(case, roots[case.data]))  # type: ignore[misc]
+            kept.once("case", case, lambda case=case: ways.measured(case, roots[case.data]))  # type: ignore[misc]
             for case in cases
         ]
+    for line, case in zip(lines, cases, strict=True):
+        line |= kept.once("end", case, lambda case=case: ends.measure(case, roots[case.data], options.clock))  # type: ignore[misc]
     grown = []
     if not options.no_growth:
         steps = 3 if options.quick else 6
         for axis, case in growth.points():
-            name = f"growth {axis} {case.as_dict()} {steps}"
-            found = kept.once(name, lambda case=case: growth.measure(case, steps, options.clock))  # type: ignore[misc]
+            found = kept.once(
+                f"growth {steps}",
+                case,
+                lambda case=case: growth.measure(case, steps, options.clock),  # type: ignore[misc]
+            )
             grown.append({"axis": axis, **case.as_dict(), **found})
         growth.write_csv(grown, options.out / "growth.csv")
         growth.draw(grown, options.out / "plot.png")
-    told |= {"load after": settings()["load before"]}
+    told |= {"date": kept.dates(), "load before": kept.load}
     print(render.write(lines, told, options.out, bool(grown)))
     (options.out / "settings.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return int(any(render.short(line) is not None for line in lines))
 
 
 def code() -> str:
-    """A hash of what is measured, and of what measures it."""
+    """A hash of what is measured, but for its configuration, and of what measures it."""
     root = Path(__file__).parents[1]
     files = [*(root / "pdm_lightning").rglob("*.py"), *(root / "benchmarks").glob("training*.py")]
     return sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:12]
@@ -155,7 +162,22 @@ class Ways:
 
 
 class Kept:
-    """What was measured, in a file, as long as the settings that figures depend on are the same."""
+    """What was measured, and when, in a file, as long as the settings that figures depend on are the same.
+
+    Parameters
+    ----------
+    path
+        Where it is kept.
+    told
+        The settings.
+    fresh
+        Whether what is there is forgotten.
+
+    Attributes
+    ----------
+    load
+        Of the machine, before the first figure of them was measured.
+    """
 
     def __init__(self, path: Path, told: dict[str, Any], fresh: bool) -> None:
         self.path = path
@@ -167,18 +189,27 @@ class Kept:
             content = {}
         same = not fresh and content.get("under") == self.under
         self.found: dict[str, Any] = content["found"] if same else {}
+        self.load = content["load"] if same else told.get("load before")
+        self.asked: list[str] = []
 
-    def once(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What is kept under a name; else measured now, and kept."""
+    def once(self, what: str, case: Case, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is kept of a case as it is planned today; else measured now, and kept."""
+        plan = json.dumps(spec(case), sort_keys=True, default=str) + json.dumps(case.as_dict())
+        name = f"{what} {case.name} {sha256(plan.encode()).hexdigest()[:12]}"
         if name not in self.found:
-            self.found[name] = measure()
+            measured = measure()
+            self.found[name] = {"date": settings()["date"], "figures": measured}
+            content = {"under": self.under, "load": self.load, "found": self.found}
             scratch = self.path.with_suffix(".tmp")
-            scratch.write_text(
-                json.dumps({"under": self.under, "found": self.found}) + "\n", encoding="utf-8"
-            )
+            scratch.write_text(json.dumps(content) + "\n", encoding="utf-8")
             scratch.replace(self.path)
-        found: dict[str, Any] = self.found[name]
-        return found
+        self.asked.append(name)
+        return dict(self.found[name]["figures"])
+
+    def dates(self) -> str:
+        """When what was asked for was measured: the first and the last date."""
+        found = sorted({self.found[name]["date"] for name in self.asked})
+        return " to ".join(dict.fromkeys((found[0], found[-1])))
 
 
 if __name__ == "__main__":

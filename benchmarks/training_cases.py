@@ -96,8 +96,8 @@ def images(case: Case, root: str | None) -> ImageData:
     return ImageData(case.data, split(case.images), split(256), split(64), names)
 
 
-def spec(case: Case) -> dict[str, Any]:
-    """Specification of the training, as a study plans it; in one segment, so without validation and checkpoint."""
+def spec(case: Case, segment: int = ENDLESS, steps: int = ENDLESS) -> dict[str, Any]:
+    """Specification of the training, as a study plans it; unless told, in one segment: no validation, no checkpoint."""
     words = [
         f"data={case.data}",
         f"model={case.model}",
@@ -105,10 +105,10 @@ def spec(case: Case) -> dict[str, Any]:
         "attack=none",
         "budget=cpu",
     ]
-    words += [f"budget.train.batch_size={case.batch}", f"budget.train.steps={ENDLESS}", "trainer=cpu"]
+    words += [f"budget.train.batch_size={case.batch}", f"budget.train.steps={steps}", "trainer=cpu"]
     (cell,) = ask("plan", words)
     made: dict[str, Any] = train_spec(cell.config, {})
-    return made | {"train": made["train"] | {"segment": ENDLESS}}
+    return made | {"train": made["train"] | {"segment": segment}}
 
 
 def available(data: str, root: Path | None) -> str | None:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.render import number, table
+from benchmarks.training_ends import SEGMENT
 from benchmarks.training_ways import BARE, OURS, USUAL, WAYS
 
 #: By how many times as fast as the usual pipeline, and with what share of the bare passes' speed, ours should train.
@@ -18,7 +19,8 @@ NOTES = f"""\
 - A way has a process of its own; rounds go over all of them in turns, while the others wait. Figures are medians of the
   rounds; images/s counts both images of a pair.
 - `ours`: the train stage itself (data module, pairs, augmentation, optimizer, log, Lightning's loop), planned as by
-  `budget=cpu`; validations and checkpoints fall outside of what is measured.
+  `budget=cpu`, in one segment: what a study adds by its checkpoints and validations has a table of its own, measured
+  once for each case at the ends of four short segments.
 - `bare`: forward and backward of the same network and loss on one batch in memory, in the two layouts, with the stage's
   handling of memory; no optimizer, no data, no log.
 - `usual`: torchvision's data set and transforms, a DataLoader without and with two workers, a plain LightningModule of
@@ -85,6 +87,15 @@ def write(lines: Sequence[Mapping[str, Any]], told: Mapping[str, Any], out: Path
     ]
     head = ["case", *WAYS, "ours/bare", "lowest-highest", "ours/usual", "lowest-highest"]
     parts = [[line["name"], *(f"{100 * line[f'share {part}']:.1f} %" for part in PARTS)] for line in lines]
+    added = [
+        [
+            line["name"],
+            *(number(1000 * line["end"], 3), f"{100 * line['adds end']:.1f} %"),
+            *(number(1000 * line["validation"], 4), number(line["every"], 4)),
+            f"{100 * line['adds validation']:.1f} %",
+        ]
+        for line in lines
+    ]
     text = "\n\n".join(
         [
             "# Training speed",
@@ -93,6 +104,10 @@ def write(lines: Sequence[Mapping[str, Any]], told: Mapping[str, Any], out: Path
             table(head, rates),
             "Where a step of ours spends its time:",
             table(["case", *PARTS], parts),
+            f"What a study in segments of {SEGMENT} steps adds to them, by checkpoints and by validations:",
+            table(
+                ["case", "checkpoint, ms", "adds", "validation, ms", "each so many segments", "adds"], added
+            ),
             *(["How the cost of an image grows: [plot.png](plot.png), growth.csv."] if plot else []),
             NOTES,
         ]

@@ -187,10 +187,17 @@ def _train(way: str, case: Case, root: str | None, line: Connection, clock: str,
         train(case, root, 2 * USUAL.index(way), steps, folder)
 
 
-def ours(case: Case, root: str | None, step: Callable[..., object], folder: Path) -> None:
-    """Train as the stage does, whose progress is told to `step`."""
+def ours(
+    case: Case,
+    root: str | None,
+    step: Callable[..., object],
+    folder: Path,
+    told: dict[str, Any] | None = None,
+) -> None:
+    """Train as the stage does, whose progress is told to `step`; in one segment, unless `told` is another `spec`."""
     data = images(case, root)
-    stage.proceed(data, begin(data, spec(case), folder), [torch.device("cpu")], ALONE, (), step, None)
+    begun = begin(data, told or spec(case), folder)
+    stage.proceed(data, begun, [torch.device("cpu")], ALONE, (), step, None)
 
 
 def bare(case: Case, root: str | None, channels_last: bool, step: Callable[[int], object]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import training, training_growth, training_render, training_ways
+from benchmarks import training, training_ends, training_growth, training_render, training_ways
 from benchmarks.training_cases import CASES, Case, available, images, spec
 from benchmarks.training_usual import Pairs, single_images
 from benchmarks.training_ways import BARE, OURS, USUAL, WAYS, Over, Runner, Steps, Turn
@@ -154,25 +154,10 @@ def test_what_was_asked_for(data: str, model: str, bare: float, usual: float, sh
     assert training_render.short(line) == (None if short is None else pytest.approx(short))
 
 
-def test_what_is_measured_is_kept_under_its_settings(tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    def measure() -> dict[str, Any]:
-        calls.append("x")
-        return {"a": 1.5}
-
-    path = tmp_path / "out" / "measured.json"
-    for told, fresh, expected in (
-        ({"threads": 1, "date": "now"}, False, 1),
-        ({"threads": 1, "date": "then", "load before": 9}, False, 1),
-        ({"threads": 2}, False, 2),
-        ({"threads": 2}, True, 3),
-    ):
-        assert training.Kept(path, told, fresh).once("case", measure) == {"a": 1.5}
-        assert len(calls) == expected
-    path.write_text("{")
-    assert training.Kept(path, {"threads": 2}, False).once("case", measure) == {"a": 1.5}
-    assert len(calls) == 4
+def test_the_end_of_a_segment_is_what_its_next_step_takes_longer() -> None:
+    """Segments of four steps of 1 s; 3 s at each end, and once 10 s of validation besides."""
+    marks = [1.0, 2.0, 3.0, 4.0, 8.0, 9.0, 10.0, 11.0, 25.0, 26.0, 27.0, 28.0]
+    assert training_ends.split(marks, [(12.0, 22.0)]) == (1.0, 3.0)
 
 
 def test_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -265,6 +250,8 @@ def test_every_way_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             ("batch", "4", "pdm"),
         ]
     text = (tmp_path / "table.md").read_text()
+    assert all(float(line["validation"]) > 0 and float(line["every"]) == 1 for line in lines)
+    assert "What a study in segments of 100 steps adds" in text
     assert "(plot.png)" in text and "| cifar10 resnet8 pdm |" in text and str(tmp_path) not in text
     assert (tmp_path / "plot.png").stat().st_size > 1000
     assert json.loads((tmp_path / "settings.json").read_text())["images"] == "cifar10: noise, mnist: noise"
