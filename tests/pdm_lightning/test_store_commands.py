@@ -31,7 +31,7 @@ def store(output: Path, *words: str) -> int:
 @pytest.fixture
 def copy(tiny_study: Any, tmp_path: Path) -> Path:
     """A finished study's output folder, to be damaged."""
-    shutil.copytree(tiny_study.output, tmp_path / "outputs")
+    shutil.copytree(tiny_study.pristine, tmp_path / "outputs")
     return tmp_path / "outputs"
 
 

@@ -254,7 +254,7 @@ def test_a_record_that_cannot_be_read_stops_it(
 def test_a_finished_study_loses_nothing_and_a_dropped_one_everything(tiny_study: Any, tmp_path: Path) -> None:
     """A real study: its report names every node of its plan, and without its folder all of them may go."""
     output = tmp_path / "copy"
-    shutil.copytree(tiny_study.output, output)
+    shutil.copytree(tiny_study.pristine, output)
     plan = {node.key: node for node in make_plan(ask("plan", list(tiny_study.words)))}
     assert named(output)[output / "report" / "tiny"] >= set(plan)
     assert gc(output, "--older-than", "0", "--yes") == 0
