@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from pdm_lightning.report.cells import CLEAN, Block, Cube
+from pdm_lightning.report import captions
+from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.render_text import grid
 from pdm_lightning.report.results import StudyResult
@@ -28,6 +29,7 @@ from pdm_lightning.report.tables import (
     collapse_marks,
     make_cell,
 )
+from pdm_lightning.report.white_box_tables import CENSORED, censored
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -57,11 +59,13 @@ def table(words: str) -> str:
     asked = DEFAULTS | dict(word.split("=", 1) for word in more)
     if asked.keys() - DEFAULTS.keys():
         raise ValueError(f"{words}: known are {', '.join(DEFAULTS)}")
-    defenses, footnotes, rows = asked["defenses"].split(","), Footnotes(), []
+    defenses, footnotes = asked["defenses"].split(","), Footnotes()
+    rows: list[TableRow] = []
+    measures: list[Measure] = []
     labels = _labels(defenses, asked["attacks"].split(","))
     for study in studies.split(","):
         cube = Cube(read_csv(ROOT / "results" / study / "results.csv"))
-        rows += _rows(cube, _block(cube, words, asked), asked, labels, footnotes)
+        rows += _rows(cube, _block(cube, words, asked), asked, labels, footnotes, measures)
     columns = [Column(labels.label("defense", name)) for name in defenses]
     made = Table("", "", "", "", "", columns, rows)
     if any(cell.paper for row in rows for cell in row.cells):
@@ -69,7 +73,8 @@ def table(words: str) -> str:
         footnotes.add(
             f"paper: for ResNet-56 and its full training{', on CIFAR-10 itself' if copies else ''}."
         )
-    made.footnotes = footnotes.lines()
+    footnotes.add(captions.seeds_of(measures, "the 95 % interval"))
+    made.footnotes = [line for line in footnotes.lines() if line]
     return grid(made)
 
 
@@ -85,9 +90,17 @@ def _block(cube: Cube, words: str, asked: dict[str, str]) -> Block:
 
 
 def _rows(
-    cube: Cube, block: Block, asked: dict[str, str], labels: StudyResult, footnotes: Footnotes
+    cube: Cube,
+    block: Block,
+    asked: dict[str, str],
+    labels: StudyResult,
+    footnotes: Footnotes,
+    measures: list[Measure],
 ) -> list[TableRow]:
-    """A row for each data set and attack, or for each data set alone of what is measured on clean images."""
+    """A row for each data set and attack, or for each data set alone of what is measured on clean images.
+
+    All that is shown is added to `measures`.
+    """
     metric, defenses = asked["metric"], asked["defenses"].split(",")
     clean = any(cube.select(metric=metric, attack=CLEAN))
     made = []
@@ -98,7 +111,13 @@ def _rows(
             for name, (_, measure) in zip(defenses, line, strict=True):
                 marks = collapse_marks(labels, cube, footnotes, block, data, name)
                 paper = paper_value(metric, COPIES.get(data, data), name, attack, block.threat)
-                cells.append(make_cell(metric, measure, footnotes, paper=paper, marks=marks))
+                warning = ""
+                if metric == "distortion":
+                    warning = censored(cube.measure("success_rate", block, data, name, attack))
+                if warning:
+                    footnotes.add(CENSORED)
+                cells.append(make_cell(metric, measure, footnotes, paper=paper, marks=marks, warning=warning))
+                measures.append(measure)
             told = [labels.label("data", data), *([] if clean else [labels.label("attack", attack)])]
             marks = capped_marks(labels, footnotes, line, attack)
             made.append(TableRow(", ".join(told), cells, marks))

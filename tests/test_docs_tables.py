@@ -59,6 +59,7 @@ def test_a_cell_tells_value_interval_n_and_the_paper_s_number(tables: dict[str, 
         r"| MNIST, FGSM-0.05 | .900 \[.880, .910\]<br>n = 60<br>paper .981 | n/a (n=7)<br>paper .983 |",
         "",
         "- paper: for ResNet-56 and its full training.",
+        "- One seed; in brackets the 95 % interval.",
         "- n/a: too few examples to say; n is how many there were.",
     ]
     assert ".200" in tables["table"](f"{asked} bandwidth=loo")
@@ -70,6 +71,14 @@ def test_marks_tell_caps_collapse_and_seeds_that_failed(tables: dict[str, Any], 
     made = tables["table"]("mine defenses=ce attacks=fgsm_005")
     assert r"| MNIST, FGSM-0.05† | .900‡ \[.880, .910\]<br>n = 60, 1 of 2 seeds<br>" in made
     assert "- † FGSM-0.05 was capped: 5 of 9 test images." in made and "- ‡ The training collapsed" in made
+
+
+def test_a_distortion_that_leaves_images_out_says_so(tables: dict[str, Any], tmp_path: Path) -> None:
+    place = {"attack": "cw_wb", "threat": "white_box"}
+    rows = [auc(0.2, metric="distortion", **place), auc(0.03, metric="success_rate", **place)]
+    study(tmp_path, "mine", rows)
+    made = tables["table"]("mine metric=distortion defenses=ce attacks=cw_wb threat=white_box")
+    assert "CENSORED: success 3.00 %" in made and "- CENSORED: the attack succeeded on fewer" in made
 
 
 def test_seeds_are_averaged_and_clean_metrics_have_data_sets_for_rows(
