@@ -61,11 +61,12 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], d
         cells = [make_cell(key[0], one, footnotes) for key, one in zip(keys, found, strict=True)]
         marks = collapse_marks(result, cube, footnotes, block, data, defense)
         rows.append(TableRow(result.label("defense", defense), cells, marks))
+    seeds = captions.seeds_of(measures, "the 95 % interval")
     return Table(
         name=captions.file_name(result, "bound", block, blocks, data),
         kind="bound",
         title=captions.title(f"The bound on {result.label('data', data)}", result, block, blocks),
-        caption=f"{CAPTION} {captions.setting(result, block)} {captions.seeds_of(measures, 'the 95 % interval')}",
+        caption=f"{CAPTION} {captions.setting(result, block)} {seeds}".rstrip(),
         row_header="Defence",
         columns=columns,
         rows=rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pdm_lightning.report import formats
-from pdm_lightning.report.cells import Block, Measure
+from pdm_lightning.report.cells import Block, Measure, alike
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.tables import Footnotes
 
@@ -53,21 +53,26 @@ def count_of(measures: Iterable[Measure], unit: str) -> str:
 def seeds_of(measures: Iterable[Measure], interval: str = "") -> str:
     """How to read what stands behind a value: `interval` is what a single seed has in brackets.
 
-    Of several seeds deviation and `Measure.shown`; nothing of brackets where no cell has any.
+    Of several seeds deviation and `Measure.shown`; nothing of brackets where no cell has any; empty without values.
     """
     told = [measure for measure in measures if measure.status == "ok"]
     seeds = {measure.seeds_ok for measure in told}
     bracketed = any(measure.shown for measure in told)
-    if not seeds or max(seeds) == 1:
+    if not told:
+        return ""
+    if max(seeds) == 1:
         return f"One seed; in brackets {interval}." if bracketed else "One seed."
     several = " or ".join(str(number) for number in sorted(seeds) if number > 1)
-    brackets = f", in brackets {_of_several(seeds)}" if bracketed else ""
+    same = any(one.seeds_ok > 2 and one.value is not None and alike(one.value, one.sd or 0.0) for one in told)
+    brackets = f", in brackets {_of_several(seeds, same)}" if bracketed else ""
     single = f"; with one seed, in brackets {interval}" if bracketed and 1 in seeds else ""
     return f"Mean ± standard deviation over {several} seeds{brackets}{single}."
 
 
-def _of_several(seeds: set[int]) -> str:
+def _of_several(seeds: set[int], same: bool) -> str:
     student = "the 95 % t interval of the mean"
+    if same:
+        student += " (where seeds do not differ, the mean of their own 95 % intervals)"
     ends = "from the lowest to the highest end of their own 95 % intervals, where they have any"
     if max(seeds) == 2:
         return ends

@@ -128,8 +128,8 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
             "linewidth": 1.9,
             "marker": MARKERS[k % len(MARKERS)],
             "markersize": 4.2,
-            # of a long curve every so many: all of them would melt into a bar
-            "markevery": None if series.get("points") else max(1, len(x) // CROWDED),
+            # of a long curve every so many: all of them would melt into a bar; a lone point has nothing but its marker
+            "markevery": None if series.get("points") or np.isnan(y).any() else max(1, len(x) // CROWDED),
         }
         style["linestyle"] = "none" if series.get("points") else DASHES[k % len(DASHES)]
         label = _plain(str(series["label"]))

@@ -64,7 +64,7 @@ def _table(
         Column(result.label("defense", name) + mark) for name, mark in zip(defenses, marks, strict=True)
     ]
     setting = captions.setting(result, block)
-    caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}"
+    caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}".rstrip()
     return Table(
         name=captions.file_name(result, "gradients", block, blocks, data),
         kind="gradients",

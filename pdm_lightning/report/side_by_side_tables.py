@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pdm_lightning.report import formats
+from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import CLEAN
 from pdm_lightning.report.contrast import HOW, Contrast
 from pdm_lightning.report.difference_tables import ALPHA, HOLM, SEVERAL, STAR, holm
@@ -104,7 +104,7 @@ def _table(metric: str, pairs: list[Pair], lifted: dict[int, float], a: str, b: 
         name=formats.slug(metric.replace("@", "-at-")),
         kind="side_by_side",
         title=formats.metric_label(metric),
-        caption=_caption(metric, fixed, f"{a} minus {b}"),
+        caption=_caption(metric, fixed, f"{a} minus {b}", pairs),
         row_header="Cell",
         columns=[Column(a), Column(b), Column("Difference", scale=scale), Column("p"), Column("How")],
         rows=rows,
@@ -196,10 +196,11 @@ def _capped(pair: Pair, footnotes: Footnotes) -> str:
     return mark
 
 
-def _caption(metric: str, fixed: dict[str, str], what: str) -> str:
+def _caption(metric: str, fixed: dict[str, str], what: str, pairs: Sequence[Pair]) -> str:
     where = "; ".join(f"{name} {value}" for name, value in fixed.items())
     points = ", in points" if formats.metric_label(metric).endswith("%") else ""
-    said = f"Difference: {what}{points}, with its 95 % interval."
+    sides = captions.seeds_of((side for pair in pairs for side in (pair.a, pair.b)), "the 95 % interval")
+    said = f"Difference: {what}{points}, with its 95 % interval. Of each side: {sides[:1].lower()}{sides[1:]}"
     return f"{said} {where[:1].upper()}{where[1:]}." if where else said
 
 

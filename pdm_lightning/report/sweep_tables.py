@@ -106,7 +106,7 @@ def _sweep(
         name=captions.file_name(result, "white_box_sweep", family, families),
         kind="white_box",
         title=captions.title("White box: bandwidth sweep", result, family, families),
-        caption=" ".join(caption),
+        caption=" ".join(caption).rstrip(),
         row_header="Bandwidth",
         columns=[
             Column(label, f"{result.label('data', data)}, {result.label('defense', defense)}")

@@ -59,14 +59,15 @@ def _without_bandwidth(detector: str) -> str:
 
 
 def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -> Table:
-    footnotes, measures = Footnotes(), []
+    footnotes = Footnotes()
+    measures: list[Measure] = []
 
     def cells(data: str, defense: str, attack: str) -> list[Cell]:
         found = {
             metric: cube.measure(metric, block, data, defense, attack)
             for metric in ("distortion", "success_rate", "auc", "l2_median")
         }
-        measures.append(found["distortion"])
+        measures.extend(found[metric] for metric in ("distortion", "success_rate", "auc"))
         # the paper states no factor on its bandwidth
         paper = paper_value("distortion", data, defense, attack, block.threat) if block.scale == 1 else None
         warning = censored(found["success_rate"])
@@ -84,7 +85,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
         ]
 
     rows = defence_rows(result, cube, block, "distortion", footnotes, cells)
-    count = captions.count_of(measures, "successes")
+    count = captions.count_of(measures[::3], "successes")
     caption = [
         "How far an adversary who knows the detector has to change an image; larger: the better defence.",
         DISTORTION,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
+from omegaconf import OmegaConf
 
 from pdm_lightning.errors import nearest
 from pdm_lightning.study.cell import Cell
@@ -32,18 +34,27 @@ def check_budget(cells: Iterable[Cell], words: list[str], loader: ConfigLoader) 
         Names the first that is neither a cost (for images) nor an attack.
     """
     configs = [cell.config for cell in cells]
+    files = options(loader, "attack")
     attacks = [
-        *options(loader, "attack"),
+        *(_own_name(loader, option) for option in files),
         *dict.fromkeys(name for config in configs for name in _asked(config)),
     ]
     for place, costs in {"images": COSTS, "iterations": ()}.items():
         known = [*costs, *attacks]
         for name in dict.fromkeys(str(key) for config in configs for key in _inside(config, "budget", place)):
-            if name not in known and name not in options(loader, "attack", words):
+            if name not in known and name not in set(options(loader, "attack", words)).difference(files):
                 use = f"{', '.join(costs)} or an attack's name" if costs else "an attack's name"
                 raise ValueError(
                     f"budget.{place}.{name}: {name!r} is unknown{nearest(name, known) or ':'} use {use}"
                 )
+
+
+def _own_name(loader: ConfigLoader, option: str) -> str:
+    """The name that an option's file gives its attack, by which budgets call it."""
+    found = (
+        loader.repository.load_config(f"attack/{option}") if isinstance(loader, ConfigLoaderImpl) else None
+    )
+    return str(OmegaConf.select(found.config, "name", default=option)) if found is not None else option
 
 
 def _asked(config: Mapping[str, Any]) -> Iterator[str]:

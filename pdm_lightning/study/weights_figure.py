@@ -42,7 +42,9 @@ def weights(answers: Answers) -> list[Figure]:
             at = float(entry.cell.config["defense"]["term"][term]["weight"])
             for metric, row in _measured(rows):
                 panel = panels.setdefault((_place(entry.cell, several), term, metric), {})
-                panel.setdefault(curve, defaultdict(dict))[at][row.seed] = row
+                seeds = panel.setdefault(curve, defaultdict(dict))[at]
+                if row.status == "ok" or row.seed not in seeds:
+                    seeds[row.seed] = row
     made = [
         _panel(place, term, metric, panels[place, term, metric])
         for place, term in dict.fromkeys(key[:2] for key in panels)

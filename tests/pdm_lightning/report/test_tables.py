@@ -181,6 +181,19 @@ def test_two_seeds_show_the_ends_of_their_own_intervals(make):
     assert aggregate(rows).high > 1, "tests keep the t interval"
 
 
+def test_seeds_that_do_not_differ_are_told_in_the_caption(make):
+    rows = [make.auc("digits", "ce", "cw", 1.0, seed=s) for s in range(3)]
+    rows = [replace(row, ci_low=0.98, ci_high=1.0) for row in rows]
+    table = tables_of(make.study(rows), "detection")[0]
+    assert table.rows[0].cells[0].interval.endswith("[.980, 1.000]")
+    assert "(where seeds do not differ, the mean of their own 95 % intervals)" in table.caption
+
+
+def test_a_table_without_a_value_speaks_of_no_seed(make):
+    table = tables_of(make.study([make.auc("digits", "ce", "cw", None, status="n/a")]), "detection")[0]
+    assert "seed" not in table.caption
+
+
 def test_two_seeds_without_intervals_show_their_deviation_alone(make):
     rows = [make.auc("digits", "ce", "cw", value, seed=s) for s, value in enumerate((0.90, 0.92))]
     table = tables_of(make.study(rows), "detection")[0]
