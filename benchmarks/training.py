@@ -109,7 +109,14 @@ def run(options: argparse.Namespace, cases: Sequence[Case], roots: dict[str, str
             for case in cases
         ]
     for line, case in zip(lines, cases, strict=True):
-        line |= kept.once("end", case, lambda case=case: ends.measure(case, roots[case.data], options.clock))  # type: ignore[misc]
+        line |= kept.once(
+            "end",
+            case,
+            lambda case=case: ends.measure(
+                case, roots[case.data], options.threads, options.clock, options.out
+            ),  # type: ignore[misc]
+        )
+        line |= ends.added(case, line)
     grown = []
     if not options.no_growth:
         steps = 3 if options.quick else 6

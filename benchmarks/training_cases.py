@@ -93,7 +93,7 @@ def images(case: Case, root: str | None) -> ImageData:
         return pixels, torch.arange(count) % case.classes
 
     names = [str(label) for label in range(case.classes)]
-    return ImageData(case.data, split(case.images), split(256), split(64), names)
+    return ImageData(case.data, split(case.images), split(case.images // 4), split(64), names)
 
 
 def spec(case: Case, segment: int = ENDLESS, steps: int = ENDLESS) -> dict[str, Any]:

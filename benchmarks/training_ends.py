@@ -3,58 +3,68 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from benchmarks.training_cases import Case, images, spec
 from benchmarks.training_ways import Over, now, ours
+from pdm_lightning.data.module import PDMDataModule
 from pdm_lightning.lit import PDMModule
 from pdm_lightning.stages.begun import batches
 
 #: Steps of a segment as studies have it, `budget=short`.
 SEGMENT = 100
 #: Steps of a segment that is measured, and how many there are; the first one sets up what later ones find ready.
-STEPS, SEGMENTS = 4, 5
+STEPS, SEGMENTS = 4, 4
 
 
-def measure(case: Case, root: str | None, clock: str) -> dict[str, float]:
-    """Seconds, by the chosen clock.
+def measure(case: Case, root: str | None, threads: int, clock: str, out: Path) -> dict[str, float]:
+    """Seconds, by the chosen clock, in a process as `ours` has it; checkpoints go to the disk of `out`.
 
     Returns
     -------
     dict
-        ``step``, ``end`` of a segment without its validation, ``validation``, ``every`` (segments of `SEGMENT` steps
-        from one validation to the next), and what a study takes longer than its steps: ``adds end``, ``adds
-        validation``, shares of `SEGMENT` steps.
+        ``end`` of a segment without its validation, ``validation``, and ``every``: segments of `SEGMENT` steps from one
+        validation to the next.
     """
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as pdml has it
+    with get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
+        found = pool.apply(_measured, (case, root, clock, out))
+    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+    return found
+
+
+def _measured(case: Case, root: str | None, clock: str, out: Path) -> dict[str, float]:
     data, told = images(case, root), spec(case, STEPS, STEPS * SEGMENTS)
     marks: list[float] = []
     looks: list[tuple[float, float]] = []
+    every = batches(data, told, SEGMENT).segments_of_validation
 
     def step(done: int = 1, **_: Any) -> None:
         if done:
             marks.append(now(clock))
 
-    with contextlib.suppress(Over), tempfile.TemporaryDirectory() as folder, watched(clock, looks):
+    with contextlib.suppress(Over), tempfile.TemporaryDirectory(dir=out) as folder, watched(clock, looks):
         ours(case, root, step, Path(folder), told)
-    middle, end = split(marks, looks)
-    look = median(b - a for a, b in looks)
-    every = batches(data, told, SEGMENT).segments_of_validation
-    return {
-        "step": middle,
-        "end": end,
-        "validation": look,
-        "every": every,
-        "adds end": end / (SEGMENT * middle),
-        "adds validation": look / (every * SEGMENT * middle),
-    }
+    # the first one sets up what later ones find ready
+    return {"end": split(marks, looks), "validation": median(b - a for a, b in looks[1:]), "every": every}
 
 
-def split(marks: Sequence[float], looks: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Median seconds of a step within its segment, and what one that follows a segment's end takes longer.
+def added(case: Case, line: dict[str, Any]) -> dict[str, float]:
+    """What a study takes longer than its steps, as shares of them: ``adds end``, ``adds validation``."""
+    steps = SEGMENT * case.seen / line["ours images/s"]
+    return {"adds end": line["end"] / steps, "adds validation": line["validation"] / (line["every"] * steps)}
+
+
+def split(marks: Sequence[float], looks: Sequence[tuple[float, float]]) -> float:
+    """What a step that follows a segment's end takes longer than others, in seconds; by the medians of both.
 
     Parameters
     ----------
@@ -68,12 +78,12 @@ def split(marks: Sequence[float], looks: Sequence[tuple[float, float]]) -> tuple
     for k in range(STEPS, len(marks)):
         own = marks[k] - marks[k - 1] - sum(b - a for a, b in looks if marks[k - 1] <= a < marks[k])
         (inner if k % STEPS else after).append(own)
-    return median(inner), max(median(after) - median(inner), 0.0)
+    return max(median(after) - median(inner), 0.0)
 
 
 @contextlib.contextmanager
 def watched(clock: str, looks: list[tuple[float, float]]) -> Iterator[None]:
-    """Note when validations begin and end; the last one ends the training."""
+    """Have every segment end with a validation, note when they begin and end; the last one ends the training."""
     originals = {
         name: getattr(PDMModule, name) for name in ("on_validation_start", "on_validation_epoch_end")
     }
@@ -90,10 +100,13 @@ def watched(clock: str, looks: list[tuple[float, float]]) -> Iterator[None]:
         if module.trainer.current_epoch + 1 == SEGMENTS:
             raise Over
 
+    often = PDMDataModule.segments_of_validation
     try:
+        PDMDataModule.segments_of_validation = 1  # type: ignore[assignment, method-assign]
         for name, own in zip(originals, (begin, end), strict=True):
             setattr(PDMModule, name, own)
         yield
     finally:
+        PDMDataModule.segments_of_validation = often  # type: ignore[method-assign]
         for name, original in originals.items():
             setattr(PDMModule, name, original)

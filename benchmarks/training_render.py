@@ -20,7 +20,7 @@ NOTES = f"""\
   rounds; images/s counts both images of a pair.
 - `ours`: the train stage itself (data module, pairs, augmentation, optimizer, log, Lightning's loop), planned as by
   `budget=cpu`, in one segment: what a study adds by its checkpoints and validations has a table of its own, measured
-  once for each case at the ends of four short segments.
+  once for each case at the ends of four short segments (of noise, with a quarter of the images to validate).
 - `bare`: forward and backward of the same network and loss on one batch in memory, in the two layouts, with the stage's
   handling of memory; no optimizer, no data, no log.
 - `usual`: torchvision's data set and transforms, a DataLoader without and with two workers, a plain LightningModule of

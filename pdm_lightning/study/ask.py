@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -39,6 +40,9 @@ class Asked(list[Cell]):
     def __init__(self) -> None:
         super().__init__()
         self.launcher = {}
+
+
+_BOOLEAN = re.compile(r"=(true|false)$", re.IGNORECASE)
 
 
 def ask(command: str, words: list[str]) -> Asked:
@@ -117,10 +121,13 @@ def _unsearched(words: list[str], loader: ConfigLoader) -> str:
 
 
 def _typed_words() -> list[str]:
-    """The overrides as typed: one that holds an interpolation is a name here, and no interpolation."""
+    """The overrides as typed: one that holds an interpolation is a name here, and no interpolation.
+
+    True and false are in the words of YAML, as those of a sweep are.
+    """
     words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(words, list)
-    return words
+    return [_BOOLEAN.sub(lambda found: found[0].lower(), word) for word in words]
 
 
 def _only(words: list[str], kept: Counter[str]) -> list[str]:

@@ -114,3 +114,5 @@ def test_true_is_one_value_however_it_is_written(tmp_path: Path) -> None:
     assert [cell.names() for cell in typed[0]] == [cell.names() for cell in typed[1]]
     assert typed[0][-1].name("defense") == "rce[term.rvl.squared=true]"
     assert typed[0][-1].config["defense"]["term"]["rvl"]["squared"] is True
+    (single,) = ask("plan", ["defense=pdm", "defense.term.rvl.squared=True"])
+    assert single.name("defense") == "pdm[term.rvl.squared=true]"
