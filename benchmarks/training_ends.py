@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.training_cases import Case, images, spec
-from benchmarks.training_ways import Over, now, ours
+from benchmarks.training_ways import Over, as_pdml, now, ours
 from pdm_lightning.data.module import PDMDataModule
 from pdm_lightning.lit import PDMModule
 from pdm_lightning.stages.begun import batches
@@ -34,11 +33,8 @@ def measure(case: Case, root: str | None, threads: int, clock: str, out: Path) -
         ``end`` of a segment without its validation, ``validation``, and ``every``: segments of `SEGMENT` steps from one
         validation to the next.
     """
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as pdml has it
-    with get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
-        found = pool.apply(_measured, (case, root, clock, out))
-    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
-    return found
+    with as_pdml(), get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
+        return pool.apply(_measured, (case, root, clock, out))
 
 
 def _measured(case: Case, root: str | None, clock: str, out: Path) -> dict[str, float]:

@@ -107,6 +107,16 @@ def now(clock: str) -> float:
     return total
 
 
+@contextlib.contextmanager
+def as_pdml() -> Iterator[None]:
+    """Processes that begin in it have memory as those of pdml have it."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("THP_MEM_ALLOC_ENABLE")
+
+
 class Runner:
     """A way in a process of its own, which trains one case after the other."""
 
@@ -116,10 +126,8 @@ class Runner:
         self.line, other = context.Pipe()
         # not a daemon: it has processes of its own
         self.process = context.Process(target=work, args=(other, way, threads, clock))
-        if way not in USUAL:
-            os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as pdml has it
-        self.process.start()
-        os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+        with contextlib.nullcontext() if way in USUAL else as_pdml():
+            self.process.start()
         other.close()
 
     def begin(self, case: Case, root: str | None) -> None:

@@ -98,4 +98,4 @@ def _caption(
         else "",
         captions.seeds_of([measure for line in columns.values() for measure in line], "the 95 % interval"),
     ]
-    return " ".join(part for part in parts if part)
+    return captions.sentences(parts)

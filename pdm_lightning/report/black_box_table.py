@@ -75,7 +75,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
         name=captions.file_name(result, "black_box", block, blocks),
         kind="black_box",
         title=captions.title("Black box: detection of transferred images", result, block, blocks),
-        caption=" ".join(part for part in caption if part),
+        caption=captions.sentences(caption),
         row_header="Defence",
         columns=[*COLUMNS, *([Column("Agreement, %")] if known else [])],
         rows=rows,

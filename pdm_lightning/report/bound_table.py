@@ -66,7 +66,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], d
         name=captions.file_name(result, "bound", block, blocks, data),
         kind="bound",
         title=captions.title(f"The bound on {result.label('data', data)}", result, block, blocks),
-        caption=f"{CAPTION} {captions.setting(result, block)} {seeds}".rstrip(),
+        caption=captions.sentences([CAPTION, captions.setting(result, block), seeds]),
         row_header="Defence",
         columns=columns,
         rows=rows,

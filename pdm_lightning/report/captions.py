@@ -50,6 +50,11 @@ def count_of(measures: Iterable[Measure], unit: str) -> str:
     return f"n = {numbers} {unit} a cell"
 
 
+def sentences(parts: Iterable[str]) -> str:
+    """A caption of its parts, without those that have nothing to say."""
+    return " ".join(part for part in parts if part)
+
+
 def seeds_of(measures: Iterable[Measure], interval: str = "") -> str:
     """How to read what stands behind a value: `interval` is what a single seed has in brackets.
 

@@ -230,7 +230,7 @@ def _ranking_caption(result: StudyResult, place: Place, setting: Block) -> str:
         ),
         READING,
     ]
-    return " ".join(part for part in parts if part)
+    return captions.sentences(parts)
 
 
 def _overall(
@@ -262,7 +262,7 @@ def _overall(
         name=captions.file_name(result, "detectors_overall", setting, settings),
         kind="detectors",
         title=captions.title("Detectors ranked over all defences", result, setting, settings),
-        caption=" ".join(part for part in caption if part),
+        caption=captions.sentences(caption),
         row_header="Detector",
         columns=columns,
         rows=rows,

@@ -217,4 +217,4 @@ def _caption(result: StudyResult, block: Block, name: str, measures: list[Measur
         f"p: {test}; corrected: {HOLM}.",
         SEVERAL if several else "",
     ]
-    return " ".join(part for part in parts if part)
+    return captions.sentences(parts)

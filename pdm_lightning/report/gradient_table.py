@@ -63,13 +63,12 @@ def _table(
     columns = [
         Column(result.label("defense", name) + mark) for name, mark in zip(defenses, marks, strict=True)
     ]
-    setting = captions.setting(result, block)
-    caption = f"{CAPTION} {setting} {captions.seeds_of(measures, 'the 95 % bootstrap interval')}".rstrip()
+    seeds = captions.seeds_of(measures, "the 95 % bootstrap interval")
     return Table(
         name=captions.file_name(result, "gradients", block, blocks, data),
         kind="gradients",
         title=captions.title(f"Gradients on {result.label('data', data)}", result, block, blocks),
-        caption=caption,
+        caption=captions.sentences([CAPTION, captions.setting(result, block), seeds]),
         row_header="At",
         columns=columns,
         rows=rows,

@@ -163,4 +163,4 @@ def _caption(
         WORST if WORST_CASE in threats else "",
         captions.seeds_of(measures, "the 95 % Wilson interval"),
     ]
-    return " ".join(part for part in parts if part)
+    return captions.sentences(parts)

@@ -57,7 +57,7 @@ def _accuracy(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]
         name=captions.file_name(result, "accuracy", block, blocks),
         kind="accuracy",
         title=captions.title("Accuracy on clean images", result, block, blocks),
-        caption=" ".join(part for part in caption if part),
+        caption=captions.sentences(caption),
         row_header="Data",
         columns=[Column(result.label("defense", defense), scale=scale) for defense in defenses],
         rows=rows,
@@ -142,7 +142,7 @@ def _detection_caption(result: StudyResult, block: Block, metric: str, measures:
         captions.seeds_of(measures, "the 95 % bootstrap interval"),
         '"Fooled" is the share of the attacked images (those classified correctly) that ended misclassified.',
     ]
-    return " ".join(part for part in parts if part)
+    return captions.sentences(parts)
 
 
 def _accuracy_floor(strips: list[Strip]) -> float:

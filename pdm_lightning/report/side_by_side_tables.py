@@ -200,8 +200,13 @@ def _caption(metric: str, fixed: dict[str, str], what: str, pairs: Sequence[Pair
     where = "; ".join(f"{name} {value}" for name, value in fixed.items())
     points = ", in points" if formats.metric_label(metric).endswith("%") else ""
     sides = captions.seeds_of((side for pair in pairs for side in (pair.a, pair.b)), "the 95 % interval")
-    said = f"Difference: {what}{points}, with its 95 % interval. Of each side: {sides[:1].lower()}{sides[1:]}"
-    return f"{said} {where[:1].upper()}{where[1:]}." if where else said
+    return captions.sentences(
+        [
+            f"Difference: {what}{points}, with its 95 % interval.",
+            f"Of each side: {sides[:1].lower()}{sides[1:]}" if sides else "",
+            f"{where[:1].upper()}{where[1:]}." if where else "",
+        ]
+    )
 
 
 def _ways(metric: str, pairs: Sequence[Pair]) -> list[str]:

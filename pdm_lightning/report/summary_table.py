@@ -65,7 +65,7 @@ def _summary(
         name=captions.file_name(result, "summary", block, blocks, f"{data}-{defense}"),
         kind="summary",
         title=f"All numbers: {name}" + (f", {extra}" if extra else ""),
-        caption=" ".join(part for part in caption if part),
+        caption=captions.sentences(caption),
         row_header="Metric",
         columns=[Column("Value"), Column("Spread"), Column("n"), Column("Paper"), Column(KEYS)],
         rows=rows,

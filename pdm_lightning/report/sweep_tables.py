@@ -106,7 +106,7 @@ def _sweep(
         name=captions.file_name(result, "white_box_sweep", family, families),
         kind="white_box",
         title=captions.title("White box: bandwidth sweep", result, family, families),
-        caption=" ".join(caption).rstrip(),
+        caption=captions.sentences(caption),
         row_header="Bandwidth",
         columns=[
             Column(label, f"{result.label('data', data)}, {result.label('defense', defense)}")
@@ -142,7 +142,7 @@ def _equal_auc(
         name=captions.file_name(result, "white_box_equal_auc", family, families),
         kind="white_box",
         title=captions.title("White box: distortion at equal AUC", result, family, families),
-        caption=" ".join(caption),
+        caption=captions.sentences(caption),
         row_header="Attack",
         columns=[Column(result.label("defense", f), result.label("data", d)) for d, f in columns],
         rows=rows,

@@ -74,9 +74,9 @@ def _timings(result: StudyResult, cube: Cube, block: Block, blocks: list[Block])
         name=captions.file_name(result, "timings", block, blocks),
         kind="timings",
         title=captions.title("Timings", result, block, blocks),
-        caption=" ".join(
+        caption=captions.sentences(
             [_together(trained, crafted), CAPTION, captions.setting(result, block), seeds]
-        ).rstrip(),
+        ),
         row_header="Defence",
         columns=[Column(name) for name in COLUMNS],
         rows=[TableRow(line.label, _cells(line, footnotes), section=line.section) for line in lines],

@@ -60,14 +60,16 @@ def _without_bandwidth(detector: str) -> str:
 
 def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -> Table:
     footnotes = Footnotes()
-    measures: list[Measure] = []
+    distortions: list[Measure] = []
+    others: list[Measure] = []
 
     def cells(data: str, defense: str, attack: str) -> list[Cell]:
         found = {
             metric: cube.measure(metric, block, data, defense, attack)
             for metric in ("distortion", "success_rate", "auc", "l2_median")
         }
-        measures.extend(found[metric] for metric in ("distortion", "success_rate", "auc"))
+        distortions.append(found["distortion"])
+        others.extend((found["success_rate"], found["auc"]))
         # the paper states no factor on its bandwidth
         paper = paper_value("distortion", data, defense, attack, block.threat) if block.scale == 1 else None
         warning = censored(found["success_rate"])
@@ -85,20 +87,20 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
         ]
 
     rows = defence_rows(result, cube, block, "distortion", footnotes, cells)
-    count = captions.count_of(measures[::3], "successes")
+    count = captions.count_of(distortions, "successes")
     caption = [
         "How far an adversary who knows the detector has to change an image; larger: the better defence.",
         DISTORTION,
         captions.setting(result, block),
         f"{count}." if count else "",
         "Success by the attack's own criterion; AUC by the paired rule: at .5 the detector tells nothing.",
-        captions.seeds_of(measures, "the 95 % bootstrap interval"),
+        captions.seeds_of([*distortions, *others], "the 95 % bootstrap interval"),
     ]
     return Table(
         name=captions.file_name(result, "white_box", block, blocks),
         kind="white_box",
         title=captions.title("White box: distortion", result, block, blocks),
-        caption=" ".join(part for part in caption if part),
+        caption=captions.sentences(caption),
         row_header="Defence",
         columns=[Column(label) for label in COLUMNS],
         rows=rows,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -23,7 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pdm_lightning.study.budget_names import check_budget
 from pdm_lightning.study.cell import Cell, resolve
 from pdm_lightning.study.diagnose import check_words, mend
-from pdm_lightning.study.words import CONFIG, conf_dir, config_loader, parse, split_words, without_parts
+from pdm_lightning.study.words import (
+    CONFIG,
+    conf_dir,
+    config_loader,
+    parse,
+    spelled,
+    split_words,
+    without_parts,
+)
 
 
 class Asked(list[Cell]):
@@ -40,9 +47,6 @@ class Asked(list[Cell]):
     def __init__(self) -> None:
         super().__init__()
         self.launcher = {}
-
-
-_BOOLEAN = re.compile(r"=(true|false)$", re.IGNORECASE)
 
 
 def ask(command: str, words: list[str]) -> Asked:
@@ -121,13 +125,10 @@ def _unsearched(words: list[str], loader: ConfigLoader) -> str:
 
 
 def _typed_words() -> list[str]:
-    """The overrides as typed: one that holds an interpolation is a name here, and no interpolation.
-
-    True and false are in the words of YAML, as those of a sweep are.
-    """
+    """The overrides as typed: one that holds an interpolation is a name here, and no interpolation."""
     words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(words, list)
-    return [_BOOLEAN.sub(lambda found: found[0].lower(), word) for word in words]
+    return [spelled(word) for word in words]
 
 
 def _only(words: list[str], kept: Counter[str]) -> list[str]:

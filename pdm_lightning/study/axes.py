@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Transformer
+from hydra.core.override_parser.types import Override
 
 from pdm_lightning.study.assemble import Assembler, Compose
 from pdm_lightning.study.cell import Cell
+from pdm_lightning.study.words import spelled
 
 #: How results are shown and judged: no axis.
 _SHOWN = ("report.", "card.")
@@ -45,21 +46,16 @@ def parse_axes(params: list[str], arguments: list[str], loader: Any) -> list[Axi
 
 
 def _values(override: Override) -> tuple[str, ...]:
-    key = override.get_key_element()
     if not override.is_sweep_override():
-        # whichever way true is written: it is one value, and has one name
-        plain = isinstance(override.value(), bool)
-        return (f"{key}={_spelled(override.value())}" if plain else str(override.input_line),)
+        return (spelled(str(override.input_line)),)
     if not override.is_discrete_sweep():
         raise ValueError(
             f"{override.input_line}: only lists, choice(), range() and glob() are swept; pdml tune takes intervals"
         )
-    return tuple(f"{key}={value}" for value in override.sweep_iterator(transformer=_spelled))
-
-
-def _spelled(value: Any) -> Any:
-    """A value in the words of YAML: Hydra writes those of a list as Python does, ``True``."""
-    return str(value).lower() if isinstance(value, bool) else Transformer.str(value)
+    # Hydra writes a list's values as Python does, True
+    return tuple(
+        spelled(f"{override.get_key_element()}={value}") for value in override.sweep_string_iterator()
+    )
 
 
 def narrowed(

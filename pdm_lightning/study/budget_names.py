@@ -35,18 +35,22 @@ def check_budget(cells: Iterable[Cell], words: list[str], loader: ConfigLoader) 
     """
     configs = [cell.config for cell in cells]
     files = options(loader, "attack")
-    attacks = [
-        *(_own_name(loader, option) for option in files),
-        *dict.fromkeys(name for config in configs for name in _asked(config)),
-    ]
+    asked = dict.fromkeys(name for config in configs for name in _asked(config))
     for place, costs in {"images": COSTS, "iterations": ()}.items():
-        known = [*costs, *attacks]
         for name in dict.fromkeys(str(key) for config in configs for key in _inside(config, "budget", place)):
-            if name not in known and name not in set(options(loader, "attack", words)).difference(files):
+            if name in costs or name in asked or _names(loader, files, name):
+                continue
+            if name not in set(options(loader, "attack", words)).difference(files):
+                known = [*costs, *(_own_name(loader, option) for option in files), *asked]
                 use = f"{', '.join(costs)} or an attack's name" if costs else "an attack's name"
                 raise ValueError(
                     f"budget.{place}.{name}: {name!r} is unknown{nearest(name, known) or ':'} use {use}"
                 )
+
+
+def _names(loader: ConfigLoader, files: list[str], name: str) -> bool:
+    """Whether one of the files calls its attack so; mostly the one of that name, and no other has to be read."""
+    return any(_own_name(loader, option) == name for option in sorted(files, key=lambda file: file != name))
 
 
 def _own_name(loader: ConfigLoader, option: str) -> str:

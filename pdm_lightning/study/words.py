@@ -69,6 +69,11 @@ def without_parts(text: str) -> str:
     return re.sub(r"(?m)^([\w/]+: )((?:[\w.]+, )*?)_\w+(?:, |$)", r"\1\2", text)
 
 
+def spelled(word: str) -> str:
+    """An override with true and false as YAML has them: one value has one name, however it is written."""
+    return re.sub(r"=(true|false)$", lambda found: found[0].lower(), word, flags=re.IGNORECASE)
+
+
 def split_words(words: list[str]) -> tuple[Namespace, list[str]]:
     """Flags and overrides of a command line, which may stand in any order.
 

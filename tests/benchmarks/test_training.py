@@ -159,10 +159,8 @@ def test_the_end_of_a_segment_is_what_its_next_step_takes_longer() -> None:
     marks = [1.0, 2.0, 3.0, 4.0, 8.0, 9.0, 10.0, 11.0, 25.0, 26.0, 27.0, 28.0]
     assert training_ends.split(marks, [(12.0, 22.0)]) == 3.0
     line = {"ours images/s": 80.0, "end": 1.0, "validation": 10.0, "every": 2}
-    assert training_ends.added(TINY, line) == {
-        "adds end": 0.1,
-        "adds validation": 0.5,
-    }  # 10 s are 100 steps of 8
+    # 10 s are 100 steps of 8
+    assert training_ends.added(TINY, line) == {"adds end": 0.1, "adds validation": 0.5}
 
 
 def test_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
