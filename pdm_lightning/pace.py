@@ -20,8 +20,6 @@ from pdm_lightning.models.head import looking
 PRECISIONS = ("float32", "tf32", "bf16")
 """What ``trainer.precision`` may be."""
 
-WIDE = 24
-"""Pixels a side from which on the layout pays on a CPU: smaller images are faster without it."""
 #: Numbers of two of glibc's settings, and the values that its own rule for them never passes.
 _MMAP, _TRIM = (-3, 32 << 20), (-1, 64 << 20)
 _HELD = 2**31 - 1
@@ -34,9 +32,9 @@ class Pace:
     Attributes
     ----------
     channels_last
-        Weights of convolutions in channels-last layout; None: for images from `WIDE` pixels a side on a CPU, and in
-        bfloat16 on a GPU, where the network can be run so. It follows from no measurement: it decides how sums are
-        rounded, and a training that is repeated has to round alike.
+        Weights of convolutions in channels-last layout; None: on a CPU, and in bfloat16 on a GPU, where the
+        network can be run so. It follows from no measurement: it decides how sums are rounded, and a training that is
+        repeated has to round alike.
     compile
         Have PyTorch compile the network.
     """
@@ -79,8 +77,7 @@ def arrange(
     """
     wanted = pace.channels_last
     if wanted is None:
-        cpu = example.device.type == "cpu"
-        wanted = min(example.shape[2:]) >= WIDE if cpu else precision == "bf16"
+        wanted = example.device.type == "cpu" or precision == "bf16"
     if wanted:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         error = _fails(classifier, example)

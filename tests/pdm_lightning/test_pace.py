@@ -13,7 +13,7 @@ import pdm_lightning.stages.train as train_module
 from pdm_lightning.devices import precise
 from pdm_lightning.models import Classifier, ResNet
 from pdm_lightning.optimization import make_optimizer
-from pdm_lightning.pace import WIDE, Pace, align, arrange, check_precision, held_memory
+from pdm_lightning.pace import Pace, align, arrange, check_precision, held_memory
 from pdm_lightning.stages.train import Segments
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_training.py")))
@@ -35,13 +35,11 @@ def last(classifier: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("asked", "precision", "side", "expected"),
-    [
-        *((None, "float32", WIDE, True), (None, "float32", WIDE - 1, False), (None, "bf16", 8, False)),
-        *((False, "float32", WIDE, False), (True, "float32", 8, True), (False, "bf16", 8, False)),
-    ],
+    ("asked", "precision", "expected"),
+    [(None, "float32", True), (None, "bf16", True), (False, "float32", False), (True, "float32", True)],
 )
-def test_layout_on_a_cpu(asked: bool | None, precision: str, side: int, expected: bool) -> None:
+@pytest.mark.parametrize("side", [8, 28])
+def test_layout_on_a_cpu(side: int, asked: bool | None, precision: str, expected: bool) -> None:
     classifier, images = small(), torch.rand(2, 1, side, side)
     before = classifier.eval()(images)
     arrange(classifier.train(), images, Pace(asked), precision)
@@ -67,8 +65,7 @@ def of_views(kind: str) -> Classifier:
     return Classifier.wrap(Net(), num_classes=3)
 
 
-def test_a_network_that_fails_in_the_layout_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdm_lightning.pace.WIDE", 1)
+def test_a_network_that_fails_in_the_layout_keeps_its_own() -> None:
     classifier = of_views("view")
     arrange(classifier, X, Pace(), "float32")
     assert classifier.module.conv.weight.is_contiguous()
@@ -78,8 +75,7 @@ def test_a_network_that_fails_in_the_layout_keeps_its_own(monkeypatch: pytest.Mo
     arrange(of_views("flatten"), X, Pace(True), "float32")
 
 
-def test_trying_a_layout_leaves_statistics_and_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdm_lightning.pace.WIDE", 1)
+def test_trying_a_layout_leaves_statistics_and_random_numbers_alone() -> None:
     classifier = small()
     state = {name: value.clone() for name, value in classifier.state_dict().items()}
     torch.manual_seed(5)
