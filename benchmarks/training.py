@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -104,28 +105,16 @@ def run(options: argparse.Namespace, cases: Sequence[Case], roots: dict[str, str
     kept = Kept(options.out / KEPT, told, options.fresh)
     with ExitStack() as stack:
         ways = Ways(stack, options)
-        lines = [
-            kept.once("case", case, lambda case=case: ways.measured(case, roots[case.data]))  # type: ignore[misc]
-            for case in cases
-        ]
+        lines = [kept.once("case", case, partial(ways.measured, case, roots[case.data])) for case in cases]
     for line, case in zip(lines, cases, strict=True):
-        line |= kept.once(
-            "end",
-            case,
-            lambda case=case: ends.measure(
-                case, roots[case.data], options.threads, options.clock, options.out
-            ),  # type: ignore[misc]
-        )
+        end = partial(ends.measure, case, roots[case.data], options.threads, options.clock, options.out)
+        line |= kept.once("end", case, end)
         line |= ends.added(case, line)
     grown = []
     if not options.no_growth:
         steps = 3 if options.quick else 6
         for axis, case in growth.points():
-            found = kept.once(
-                f"growth {steps}",
-                case,
-                lambda case=case: growth.measure(case, steps, options.clock),  # type: ignore[misc]
-            )
+            found = kept.once(f"growth {steps}", case, partial(growth.measure, case, steps, options.clock))
             grown.append({"axis": axis, **case.as_dict(), **found})
         growth.write_csv(grown, options.out / "growth.csv")
         growth.draw(grown, options.out / "plot.png")

@@ -73,8 +73,9 @@ def table(words: str) -> str:
         footnotes.add(
             f"paper: for ResNet-56 and its full training{', on CIFAR-10 itself' if copies else ''}."
         )
-    footnotes.add(captions.seeds_of(measures, "the 95 % interval"))
-    made.footnotes = [line for line in footnotes.lines() if line]
+    if seeds := captions.seeds_of(measures, "the 95 % interval"):
+        footnotes.add(seeds)
+    made.footnotes = footnotes.lines()
     return grid(made)
 
 
