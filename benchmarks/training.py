@@ -19,6 +19,7 @@ from benchmarks import training_render as render
 from benchmarks.machine import CLOCKS, settings, threads, version, without_paths
 from benchmarks.training_cases import CASES, Case, available, spec
 from benchmarks.training_ways import USUAL, WARM, WAYS, Runner, Turn
+from pdm_lightning.durable import write_text
 
 EPILOG = """\
 examples:
@@ -196,9 +197,7 @@ class Kept:
             measured = measure()
             self.found[name] = {"date": settings()["date"], "figures": measured}
             content = {"under": self.under, "load": self.load, "found": self.found}
-            scratch = self.path.with_suffix(".tmp")
-            scratch.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            scratch.replace(self.path)
+            write_text(self.path, json.dumps(content) + "\n")
         self.asked.append(name)
         return dict(self.found[name]["figures"])
 

@@ -9,6 +9,7 @@ set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, wher
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -65,7 +66,9 @@ def table(words: str) -> str:
     labels = _labels(defenses, asked["attacks"].split(","))
     for study in studies.split(","):
         cube = Cube(read_csv(ROOT / "results" / study / "results.csv"))
-        rows += _rows(cube, _block(cube, words, asked), asked, labels, footnotes, measures)
+        for row, found in _rows(cube, _block(cube, words, asked), asked, labels, footnotes):
+            rows.append(row)
+            measures += found
     columns = [Column(labels.label("defense", name)) for name in defenses]
     made = Table("", "", "", "", "", columns, rows)
     if any(cell.paper for row in rows for cell in row.cells):
@@ -96,15 +99,10 @@ def _rows(
     asked: dict[str, str],
     labels: StudyResult,
     footnotes: Footnotes,
-    measures: list[Measure],
-) -> list[TableRow]:
-    """A row for each data set and attack, or for each data set alone of what is measured on clean images.
-
-    All that is shown is added to `measures`.
-    """
+) -> Iterator[tuple[TableRow, list[Measure]]]:
+    """A row, and what it shows, for each data set and attack; of what is measured on clean images for each data set."""
     metric, defenses = asked["metric"], asked["defenses"].split(",")
     clean = any(cube.select(metric=metric, attack=CLEAN))
-    made = []
     for data in labels.ordered("data", (row.data for row in cube.rows)):
         for attack in [CLEAN] if clean else asked["attacks"].split(","):
             line = [(data, cube.measure(metric, block, data, name, attack)) for name in defenses]
@@ -118,11 +116,9 @@ def _rows(
                 if warning:
                     footnotes.add(CENSORED)
                 cells.append(make_cell(metric, measure, footnotes, paper=paper, marks=marks, warning=warning))
-                measures.append(measure)
             told = [labels.label("data", data), *([] if clean else [labels.label("attack", attack)])]
             marks = capped_marks(labels, footnotes, line, attack)
-            made.append(TableRow(", ".join(told), cells, marks))
-    return made
+            yield TableRow(", ".join(told), cells, marks), [measure for _, measure in line]
 
 
 def _labels(defenses: list[str], attacks: list[str]) -> StudyResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +38,15 @@ _Y_LABELS = {
 STEPS = 26
 
 
-def place(entry: Entry, *groups: str) -> str:
-    """Data, model and what else tells panels apart; the seed where it is not the plain one."""
-    seed = entry.cell.config["seed"]
-    seeds = [f"seed {seed}"] if seed else []
-    return ", ".join([*(entry.cell.label(group) for group in ("data", "model", *groups)), *seeds])
+def several_seeds(entries: Iterable[Entry]) -> bool:
+    """Whether panels have to name their seed."""
+    return len({entry.cell.config["seed"] for entry in entries}) > 1
+
+
+def place(entry: Entry, seeds: bool, *groups: str) -> str:
+    """Data, model and what else tells panels apart; the seed where the study has several."""
+    named = [f"seed {entry.cell.config['seed']}"] if seeds else []
+    return ", ".join([*(entry.cell.label(group) for group in ("data", "model", *groups)), *named])
 
 
 def curves(answers: Answers) -> list[Figure]:
@@ -168,17 +172,20 @@ _REJECTION_AXES = {"x_label": "L2 distance (pixel range 1)", "y_label": "share t
 
 
 class _Names:
-    """Titles of panels: they name threat, detector and bandwidth only where the study has several."""
+    """Titles of panels: they name seed, threat, detector and bandwidth only where the study has several."""
 
     def __init__(self, answers: Answers) -> None:
         attacked = [row for _, rows in answers for row in rows if row.attack != "none"]
+        self.seeds = several_seeds(entry for entry, _ in answers)
         self.threats = {row.threat for row in attacked}
         self.detectors = {(row.detector, row.bandwidth) for row in attacked}
 
     def panel(self, entry: Entry, row: Row) -> str:
         """The title of the panel that shows `row`."""
         attack = entry.cell.config["attack"]
-        return ", ".join([place(entry), attack.get("label") or attack["name"], *self._details(entry, row)])
+        return ", ".join(
+            [place(entry, self.seeds), attack.get("label") or attack["name"], *self._details(entry, row)]
+        )
 
     def _details(self, entry: Entry, row: Row) -> Iterator[str]:
         if len(self.threats) > 1:

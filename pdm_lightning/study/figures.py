@@ -10,7 +10,16 @@ from safetensors.numpy import load_file
 
 from pdm_lightning.report.results import Figure
 from pdm_lightning.stages import craft
-from pdm_lightning.study.curves import Answers, Open, auc_curves, convergence, curves, place, rejection
+from pdm_lightning.study.curves import (
+    Answers,
+    Open,
+    auc_curves,
+    convergence,
+    curves,
+    place,
+    rejection,
+    several_seeds,
+)
 from pdm_lightning.study.measured_figures import bandwidths, bound, gradients, walk
 from pdm_lightning.study.plan import Entry, Plan
 from pdm_lightning.study.roc_figure import roc_curves
@@ -62,7 +71,7 @@ def _tsne(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
         arrays, numbers = load_file(artifact.file("tsne.safetensors")), artifact.json("tsne.json")
         panels.append(
             {
-                "title": place(entry, "defense"),
+                "title": place(entry, several_seeds(plan.entries), "defense"),
                 "points": arrays["points"],
                 "labels": arrays["labels"],
                 "classes": classes,
@@ -87,7 +96,8 @@ def _confusion(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         fooled = (rows["predicted"] != rows["y"]).numpy()
         np.add.at(counts, (rows["y"].numpy()[fooled], rows["predicted"].numpy()[fooled]), 1)
-        panels.append({"title": place(entry, "defense", "attack"), "counts": counts, "classes": classes})
+        title = place(entry, several_seeds(plan.entries), "defense", "attack")
+        panels.append({"title": title, "counts": counts, "classes": classes})
     caption = "How often an image of a class (row) was taken for another class (column) after the attack."
     return [Figure("confusion", "confusion", "Original against adversarial class", caption, panels)]
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from pdm_lightning.report.results import Figure
 from pdm_lightning.stages import layer_gradients
 from pdm_lightning.store import Artifact
-from pdm_lightning.study.curves import Open, place
+from pdm_lightning.study.curves import Open, place, several_seeds
 from pdm_lightning.study.measure import Measurement
 from pdm_lightning.study.plan import Plan
 
@@ -132,6 +132,7 @@ _APART = {
 def _of_kind(plan: Plan, kind: str, opened: Open) -> Iterator[tuple[Measurement, Artifact, str]]:
     """Each node of a kind once, where its artifact is there, with the title of its panel."""
     nodes = {one.node.key: one for one in reversed(plan.measured) if one.node.kind == kind}
+    seeds = several_seeds(plan.entries)
     cells = [one.entry.cell for one in nodes.values()]
     varying = [group for group in _APART[kind] if len({cell.name(group) for cell in cells}) > 1]
     for one in plan.measured:
@@ -140,7 +141,7 @@ def _of_kind(plan: Plan, kind: str, opened: Open) -> Iterator[tuple[Measurement,
             cell = one.entry.cell
             attack = [] if kind == "layer_gradients" else [cell.label("attack")]
             apart = [f"{group} {cell.label(group)}".replace("_", " ") for group in varying]
-            yield one, artifact, ", ".join([place(one.entry), *attack, *apart])
+            yield one, artifact, ", ".join([place(one.entry, seeds), *attack, *apart])
 
 
 def _defense(one: Measurement) -> str:

@@ -103,6 +103,16 @@ def test_without_a_sweep_there_is_no_panel_with_rejection():
     assert titles(curves([made])) == ["MNIST, resnet8, BIM, budget cpu"]
 
 
+def test_titles_name_the_seed_where_there_are_several():
+    def swept(*seeds: int) -> list[str]:
+        cells = [entry({"eps": eps}, seed=seed) for seed in seeds for eps in (0.1, 0.2)]
+        return titles(curves([answer(cell, robust_accuracy=0.5) for cell in cells]))
+
+    base = "MNIST, resnet8, {}BIM, budget cpu"
+    assert swept(0, 1) == [base.format("seed 0, "), base.format("seed 1, ")]
+    assert swept(1) == [base.format("")]
+
+
 def test_values_that_are_missing_leave_no_point():
     answers = [
         answer(entry({"eps": e}, threat="white_box"), robust_accuracy=0.5, robust_accuracy_1=None)
