@@ -8,6 +8,7 @@ from pdm_lightning.report.bound_table import bound_tables
 from pdm_lightning.report.cells import Cube
 from pdm_lightning.report.detector_tables import detector_tables
 from pdm_lightning.report.difference_tables import difference_tables
+from pdm_lightning.report.equal_success_table import equal_success_tables
 from pdm_lightning.report.gradient_table import gradient_tables
 from pdm_lightning.report.joint_tables import joint_tables
 from pdm_lightning.report.paper_tables import accuracy_tables, detection_tables
@@ -23,6 +24,7 @@ def build_tables(result: StudyResult) -> list[Table]:
     makers = {
         "accuracy": accuracy_tables,
         "detection": detection_tables,
+        "equal_success": equal_success_tables,
         "white_box": white_box_tables,
         "black_box": black_box_tables,
         "joint": joint_tables,

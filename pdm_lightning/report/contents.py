@@ -13,6 +13,7 @@ from pdm_lightning.report.tables import Table
 KINDS = {
     "accuracy": "Clean images",
     "detection": "Detection",
+    "equal_success": "Detection",
     "white_box": "Detection",
     "black_box": "Detection",
     "joint": "Classifier and detector together",

@@ -107,7 +107,11 @@ def _confusion(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
 
 
 def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
-    for k, series in enumerate(panel["series"]):
+    styles: dict[str, int] = {}
+    for series in panel["series"]:
+        # curves of one label are alike, and the legend names them once
+        first = series["label"] not in styles
+        k = styles.setdefault(series["label"], len(styles))
         x, y = np.asarray(series["x"], dtype=float), np.asarray(series["y"], dtype=float)
         colour = theme.categories[k % len(theme.categories)]
         if series.get("plain"):
@@ -132,7 +136,7 @@ def _curves(ax: Axes, panel: Mapping[str, Any], theme: Theme) -> None:
             "markevery": None if series.get("points") or np.isnan(y).any() else max(1, len(x) // CROWDED),
         }
         style["linestyle"] = "none" if series.get("points") else DASHES[k % len(DASHES)]
-        label = _plain(str(series["label"]))
+        label = _plain(str(series["label"])) if first else None
         _signs(ax, series.get("signs", {}), k, colour)
         if series.get("marks") is None:
             ax.plot(x, y, label=label, **style)

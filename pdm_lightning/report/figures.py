@@ -102,11 +102,11 @@ def _curve_lines(panels: list[dict[str, Any]]) -> tuple[list[str], list[list[Any
     lines = []
     for panel in panels:
         for series in panel["series"]:
-            blank = [""] * len(series["x"])
+            blank, named = [""] * len(series["x"]), series.get("name", series["label"])
             bounds = [blank if series.get(key) is None else series[key] for key in ("low", "high")]
             for x, y, low, high in zip(series["x"], series["y"], *bounds, strict=True):
                 if y is not None:
-                    lines.append([panel.get("title", ""), series["label"], x, y, low, high])
+                    lines.append([panel.get("title", ""), named, x, y, low, high])
             for x, y in series.get("marks") or ():
                 lines.append([panel.get("title", ""), f"{series['label']}, operating point", x, y, "", ""])
             for word, places in series.get("signs", {}).items():

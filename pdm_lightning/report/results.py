@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TABLES = (
     "accuracy",
     "detection",
+    "equal_success",
     "white_box",
     "black_box",
     "joint",
@@ -43,6 +44,7 @@ FIGURES = (
     "roc",
     "rejection",
     "auc_eps",
+    "auc_success",
     "convergence",
     "gradients",
     "walk",
@@ -75,7 +77,8 @@ class Figure:
           ``y`` and, optionally, ``low`` and ``high``, ``points`` (true: no line through them), ``plain`` (true: a
           thin line to compare with), ``marks`` (list of (x, y): the only points that get a marker) or ``signs`` (by a
           word for the legend, list of (x, y): a ring at the point, or a cross at the bottom where y is None). A y of
-          None interrupts the line. Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places
+          None interrupts the line. Series of one label look alike, and ``name`` tells them apart in the figure's
+          files. Optional for the x axis: ``x_log`` (true: logarithmic), or ``x_names`` of the places
           0, 1, ...; for the other: ``y_log``.
 
     Raises

@@ -33,19 +33,19 @@ def sweep_tables(
 
 
 def at_level(points: Iterable[tuple[float, float]], level: float = LEVEL) -> float | None:
-    """Distortion where the AUC is `level`, on the straight line between the neighbouring points.
+    """The second number where the first one is `level`, on the straight line between the neighbouring points.
 
     Parameters
     ----------
     points : iterable of (float, float)
-        (AUC, distortion), in the order of the bandwidth; the first two neighbours on either side of `level` count.
+        (AUC, distortion), say, in the order of a sweep; the first two neighbours on either side of `level` count.
     level : float
-        An AUC.
+        For example an AUC.
 
     Returns
     -------
     float or None
-        None where `level` lies outside the points' AUC, or there are fewer than two.
+        None where `level` lies outside the points' first numbers, or there are fewer than two.
     """
     for (one, start), (other, end) in pairwise(points):
         if min(one, other) <= level <= max(one, other):

@@ -133,7 +133,7 @@ def _against(
 ) -> list[_Panel]:
     """Rows of attacks that have a place on the x axis, of the metrics that are drawn."""
     panels: dict[str, _Panel] = {}
-    names = _Names(answers)
+    names = Names(answers)
     for entry, rows in answers:
         found = place(entry)
         for row in rows if found is not None else ():
@@ -148,7 +148,7 @@ def _against(
 def rejection(answers: Answers, opened: Open) -> list[Figure]:
     """What withstands minimum-norm attacks against the distance allowed: one panel a data set, attack and threshold."""
     panels: dict[str, dict[str, Any]] = {}
-    names = _Names(answers)
+    names = Names(answers)
     for entry, rows in answers:
         if not minimises_l2(entry) or "score" not in entry.nodes:
             continue
@@ -171,12 +171,20 @@ def rejection(answers: Answers, opened: Open) -> list[Figure]:
 _REJECTION_AXES = {"x_label": "L2 distance (pixel range 1)", "y_label": "share that withstands"}
 
 
-class _Names:
-    """Titles of panels: they name seed, threat, detector and bandwidth only where the study has several."""
+class Names:
+    """Titles of panels: they name seed, threat, detector and bandwidth only where the study has several.
 
-    def __init__(self, answers: Answers) -> None:
+    Parameters
+    ----------
+    answers : list of (Entry, list of Row)
+        The cells that are drawn.
+    seeds : bool
+        Whether a panel holds one seed, and may have to name it.
+    """
+
+    def __init__(self, answers: Answers, *, seeds: bool = True) -> None:
         attacked = [row for _, rows in answers for row in rows if row.attack != "none"]
-        self.seeds = several_seeds(entry for entry, _ in answers)
+        self.seeds = seeds and several_seeds(entry for entry, _ in answers)
         self.threats = {row.threat for row in attacked}
         self.detectors = {(row.detector, row.bandwidth) for row in attacked}
 

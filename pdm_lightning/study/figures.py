@@ -24,6 +24,7 @@ from pdm_lightning.study.measured_figures import bandwidths, bound, gradients, w
 from pdm_lightning.study.plan import Entry, Plan
 from pdm_lightning.study.roc_figure import roc_curves
 from pdm_lightning.study.shown import asked, in_figure
+from pdm_lightning.study.success_figure import success
 from pdm_lightning.study.weights_figure import weights
 
 
@@ -107,6 +108,7 @@ _MAKERS: dict[str, Callable[[Plan, Open, Answers], list[Figure]]] = {
     "confusion": _confusion,
     "curves": lambda _plan, _opened, answers: curves(answers),
     "auc_eps": lambda _plan, _opened, answers: auc_curves(answers),
+    "auc_success": lambda _plan, _opened, answers: success(answers),
     "convergence": lambda _plan, _opened, answers: convergence(answers),
     "roc": lambda _plan, opened, answers: roc_curves(answers, opened),
     "rejection": lambda _plan, opened, answers: rejection(answers, opened),

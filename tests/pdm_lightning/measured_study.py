@@ -18,7 +18,12 @@ DEFENSES = "defense=ce,rce,pdm"
 GRIDS = (
     ("attack=none", "report.tables=[accuracy,ablation,gradients]", "report.figures=[gradients]"),
     ("attack=bim_010", "report.tables=[detection]", "report.figures=[walk,bandwidths]"),
-    ("attack=fgsm", "attack.eps=0.0,0.1,0.2", "report.tables=[summary]", "report.figures=[curves,auc_eps]"),
+    (
+        "attack=fgsm",
+        "attack.eps=0.0,0.1,0.2",
+        "report.tables=[summary]",
+        "report.figures=[curves,auc_eps,auc_success]",
+    ),
     (
         *("attack=cw_converged", "attack.max_iterations=2,8", "attack.lr=0.1"),
         *("report.tables=[summary]", "report.figures=[convergence]"),

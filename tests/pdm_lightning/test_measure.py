@@ -266,7 +266,7 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
     figures = {
         figure.name: list(csv.DictReader(io.StringIO(figure_csv(figure)))) for figure in result.figures
     }
-    names = {"gradients", "walk", "bandwidths", "curves", "auc_eps", "convergence", "bound"}
+    names = {"gradients", "walk", "bandwidths", "curves", "auc_eps", "auc_success", "convergence", "bound"}
     assert set(figures) == names
     labels = {label: name for name, label in result.labels["defense"].items()}
     rows = {(r.metric, r.defense, r.attack): r for r in result.rows}
@@ -282,6 +282,14 @@ def test_figures_hold_the_numbers_of_the_rows(result: StudyResult) -> None:
             assert drawn == (row.value, row.ci_low, row.ci_high)
             looked_at += 1
     assert looked_at > 20
+    shares = {(metric, *where): row.value for (metric, *where), row in rows.items()}
+    swept = [name for metric, _, name in rows if metric == "auc" and name.startswith("fgsm")]
+    for point in figures["auc_success"]:
+        defense, drawn = labels[point["series"]], (float(point["x"]), float(point["y"]))
+        assert drawn in [
+            tuple(shares[m, defense, name] for m in ("misclassified_rate", "auc")) for name in swept
+        ]
+    assert len(figures["auc_success"]) > 3
     longer = [point for point in figures["convergence"] if "share misclassified" in point["panel"]]
     assert {point["x"] for point in longer} == {"2.0", "8.0"} and len(longer) == 6
     for point in longer:

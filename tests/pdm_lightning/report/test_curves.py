@@ -13,9 +13,11 @@ from safetensors.numpy import save_file
 
 from detection import proportion
 from pdm_lightning.report import Row, write_report
+from pdm_lightning.report.figures import figure_csv
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.curves import STEPS, curves, rejection
 from pdm_lightning.study.plan import Entry, Node
+from pdm_lightning.study.success_figure import success
 
 
 def entry(
@@ -44,7 +46,13 @@ def answer(made: Entry, note: str = "", **values: float | None) -> tuple[Entry, 
     names = {
         group: made.cell.name(group) for group in ("data", "model", "defense", "budget", "threat", "attack")
     }
-    where = {**names, "detector": "kde", "bandwidth": made.cell.config["detector"]["bandwidth"], "note": note}
+    where = {
+        **names,
+        "detector": "kde",
+        "bandwidth": made.cell.config["detector"]["bandwidth"],
+        "note": note,
+        "seed": made.cell.config["seed"],
+    }
     rows = [
         Row(
             **where,
@@ -213,3 +221,33 @@ def test_an_attack_that_never_succeeds_jointly_is_a_flat_curve(tmp_path):
     )
     (figure,) = rejection([answer(entry({}), joint_success_5=0.0)], lambda node: artifact)
     assert set(figure.panels[0]["series"][0]["y"]) == {1.0}
+
+
+#: By radius: the share fooled, and the AUC.
+FOOLED = {0.2: (0.9, 0.98), 0.02: (0.05, None), 0.1: (0.6, 0.95), 0.05: (0.4, 0.91)}
+
+
+def fooled(*seeds: int) -> list[tuple[Entry, list[Row]]]:
+    return [
+        answer(entry({"eps": eps}, seed=seed), misclassified_rate=share, auc=auc)
+        for seed in seeds
+        for eps, (share, auc) in FOOLED.items()
+    ]
+
+
+def test_auc_against_success_has_a_line_for_each_seed():
+    (figure,) = success(fooled(0, 1))
+    (panel,) = figure.panels
+    assert panel["title"] == "MNIST, resnet8, BIM, budget cpu, paired rule"
+    first, second = panel["series"]
+    assert (first["label"], first["name"], second["name"]) == ("CE", "CE, seed 0", "CE, seed 1")
+    assert (first["x"], first["y"]) == ([0.4, 0.6, 0.9], [0.91, 0.95, 0.98])
+    assert "Shaded" not in figure.caption
+    assert figure_csv(figure).count('"CE, seed 1",0.4,0.91') == 1
+
+
+def test_auc_against_success_of_one_seed_names_none():
+    (figure,) = success(fooled(0))
+    assert "name" not in figure.panels[0]["series"][0] and "Shaded" in figure.caption
+    # one radius is no curve
+    assert success(fooled(0)[:1])[0].panels == []

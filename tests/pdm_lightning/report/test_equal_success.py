@@ -1,0 +1,98 @@
+"""Detection at equal success: interpolated by hand, seed by seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pdm_lightning.report import Row, build_tables
+from pdm_lightning.report.equal_success_table import radius_of
+from pdm_lightning.report.tables import Table
+
+#: By radius: the share fooled, and the AUC of a seed.
+WEAK = {0.02: (0.0, None), 0.05: (0.1, 0.80), 0.1: (0.3, 0.90), 0.2: (0.7, 0.96)}
+STRONG = {0.02: (0.05, None), 0.05: (0.4, 0.91), 0.1: (0.6, 0.97), 0.2: (0.9, 0.98)}
+
+
+def swept(make: Any, defense: str, points: dict[float, tuple[float, float | None]], **more: Any) -> list[Row]:
+    rows = []
+    for eps, (share, auc) in points.items():
+        attack = f"fgsm[eps={eps:g}]"
+        ends = {} if auc is None else {"ci_low": auc - 0.02, "ci_high": auc + 0.01}
+        shown = {"n": round(500 * share), "n_attacked": 500, **more}
+        rows += [
+            make.auc("mnist", defense, attack, share, metric="misclassified_rate", **shown),
+            make.auc("mnist", defense, attack, auc, status="n/a" if auc is None else "ok", **ends, **shown),
+        ]
+    return rows
+
+
+def table(make: Any, rows: list[Row]) -> Table:
+    (found,) = build_tables(make.study(rows, tables=["equal_success"]))
+    return found
+
+
+def cells(found: Table, label: str) -> list[tuple[str, str, str]]:
+    (row,) = [row for row in found.rows if row.label == label]
+    return [(cell.value, cell.interval, cell.n) for cell in row.cells]
+
+
+def test_one_seed_by_hand(make: Any) -> None:
+    found = table(make, swept(make, "ce", STRONG) + swept(make, "pdm", WEAK))
+    assert [f"{column.group} {column.label}" for column in found.columns] == [
+        "AUC CE",
+        "AUC PDM",
+        "Difference PDM - CE",
+    ]
+    assert [(row.section, row.label) for row in found.rows] == [
+        ("MNIST", f"fgsm, {share} % fooled") for share in (10, 20, 50, 80)
+    ]
+    # a fifth lies half way from .1 to .3; the first model is fooled on 5 and then on 40 %, with no AUC at 5
+    missing, half, none = cells(found, "fgsm, 20 % fooled")
+    assert (missing[0], half, none[0]) == ("n/a", (".850", "[.830, .860]", "100"), "n/a")
+    # .91 and half of .06; .90 and half of .06
+    assert cells(found, "fgsm, 50 % fooled") == [
+        (".940", "[.920, .950]", "250"),
+        (".930", "[.910, .940]", "250"),
+        ("-.010", "", ""),
+    ]
+    # 70 % is all that the largest radius fools of the second
+    assert [value for value, _, _ in cells(found, "fgsm, 80 % fooled")] == [".977", "n/a", "n/a"]
+
+
+def test_seeds_are_interpolated_one_by_one_and_subtracted_in_pairs(make: Any) -> None:
+    raised = {eps: (share, auc and auc + 0.01) for eps, (share, auc) in WEAK.items()}
+    rows = [
+        *swept(make, "ce", WEAK, seed=0),
+        *swept(make, "ce", raised, seed=1),
+        *swept(make, "pdm", STRONG, seed=0),
+        *swept(make, "pdm", STRONG, seed=1),
+        *swept(make, "pdm", STRONG, seed=2),
+    ]
+    ce, pdm, difference = cells(table(make, rows), "fgsm, 50 % fooled")
+    assert (ce[0], ce[1]) == (".935", "± .007 [.910, .950]")
+    # three seeds that do not differ: the mean of their own intervals
+    assert pdm == (".940", "± .000 [.920, .950]", "250")
+    # .940 - .930 and .940 - .940: two seeds have both
+    assert (difference[0], difference[1]) == ("+.005", "± .007")
+
+
+def test_without_a_sweep_there_is_no_table(make: Any) -> None:
+    rows = [*swept(make, "ce", {0.1: WEAK[0.1]}), make.auc("mnist", "ce", "fgsm_005", 0.9)]
+    assert build_tables(make.study(rows, tables=["equal_success"])) == []
+
+
+@pytest.mark.parametrize(
+    ("attack", "found"),
+    [
+        ("fgsm[eps=0.1]", ("fgsm", 0.1)),
+        ("bim[eps=1e-2,steps=3]", ("bim[steps=3]", 0.01)),
+        ("bim[steps=3,eps=0.02]", ("bim[steps=3]", 0.02)),
+        ("square[p_eps=3]", None),
+        ("fgsm_005", None),
+        ("fgsm[eps=small]", None),
+    ],
+)
+def test_the_radius_is_read_from_the_name(attack: str, found: tuple[str, float] | None) -> None:
+    assert radius_of(attack) == found
