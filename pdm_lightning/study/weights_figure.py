@@ -80,8 +80,7 @@ def _curves(cell: Cell) -> Iterator[tuple[str, str]]:
         found = _WEIGHT.match(override)
         if found is None or found[1] not in cell.config["defense"]["use"]:
             continue
-        other = Cell(cell.config, tuple(word for word in cell.overrides if word != override))
-        yield found[1], other.label("defense")
+        yield found[1], cell.without(f"defense.term.{found[1]}.weight").label("defense")
 
 
 def _panel(place: str, term: str, metric: str, curves: Curves) -> dict[str, Any]:
