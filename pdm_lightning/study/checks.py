@@ -112,13 +112,16 @@ def trainer(config: Mapping[str, Any]) -> None:
     """ValueError unless there is such a device somewhere, so many can share the batch, and it can be run so."""
     # PyTorch, which composing need not wait for
     from pdm_lightning.devices import first_gpu
-    from pdm_lightning.pace import check_precision
+    from pdm_lightning.pace import check_precision, check_tf32
     from pdm_lightning.replicas import check_shares
 
-    first_gpu(shown(at(config, "trainer.device")))
+    device = shown(at(config, "trainer.device"))
+    first_gpu(device)
     number(config, "trainer.threads", 1, optional=True)
     # an option of the user's own may lack what follows
-    check_precision(config["trainer"].get("precision", "float32"))
+    precision = check_precision(config["trainer"].get("precision", "float32"))
+    if device == "cpu":  # of any other the machine that trains has to tell
+        check_tf32(precision, device, "trainer.device=cpu is none")
     for key in ("channels_last", "compile"):
         if config["trainer"].get(key) is not None:
             flag(config, f"trainer.{key}")
