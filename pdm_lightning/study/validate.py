@@ -211,6 +211,10 @@ def _optimizer(config: Config) -> None:
     present(config, "optimizer.lr", number, 0, whole=False, above=True)
     present(config, "optimizer.weight_decay", number, 0, whole=False)
     arguments("optimizer", optimizer, ("schedule", "weight_decay"), ("params",))
+    if optimizer.get("differentiable"):
+        raise ValueError(
+            "optimizer.differentiable=true: a training takes no gradient through its steps: leave it out"
+        )
     schedule = optimizer.get("schedule")
     if schedule is not None:
         _schedule(config, mapping(config, "optimizer.schedule"))

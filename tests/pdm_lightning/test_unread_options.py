@@ -52,6 +52,14 @@ WORDS = [
     ("optimizer=sgd_paper +optimizer.dampening=nan", "optimizer.dampening=nan: a finite number needed"),
     ("optimizer.eps=inf", "optimizer.eps=inf: a finite number needed"),
     ("optimizer.schedule.milestones=0", "optimizer.schedule.milestones=0: a list of fractions needed"),
+    (
+        "+optimizer.differentiable=true",
+        "optimizer.differentiable=true: a training takes no gradient through its steps",
+    ),
+    (
+        "+optimizer.foreach=true +optimizer.fused=true",
+        "optimizer.foreach=true: `fused` and `foreach` cannot be",
+    ),
     ("+optimizer.foreach=5", "optimizer.foreach=5: use true or false"),
     ("+optimizer.fused=yes_please", "optimizer.fused=yes_please: use true or false"),
 ]
@@ -79,6 +87,8 @@ def test_what_is_refused(words: str, expected: str) -> None:
         "optimizer.schedule=null",
         "optimizer.schedule.milestones=null",
         "+optimizer.fused=null",
+        "+optimizer.foreach=true",
+        "optimizer=sgd_paper +optimizer.foreach=true",
         "+paths.pictures=/pictures",
     ],
 )
