@@ -3,17 +3,20 @@
 A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!-- end -->``. A study is a folder of
 results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
 set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
-``model=``. Cells and footnotes are those of a report.
+``model=``. Cells and footnotes are those of a report. An unknown word is refused, and a mark none of whose cells
+exists.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from pdm_lightning.errors import nearest
 from pdm_lightning.report import captions
 from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
@@ -45,6 +48,8 @@ DEFAULTS = {
     "budget": "",
     "model": "",
 }
+#: Words that have one value, which is that of a column of results.csv.
+SINGLE = ("metric", "budget", "model", "threat", "detector", "bandwidth")
 #: Whose published numbers stand beside those of a copy of a data set.
 COPIES = {"cifar10_jpeg": "cifar10"}
 
@@ -55,20 +60,38 @@ def page(text: str) -> str:
 
 
 def table(words: str) -> str:
-    """The table that a mark asks for; ValueError for an unknown word, or one that it has to have."""
-    studies, *more = words.split()
-    asked = DEFAULTS | dict(word.split("=", 1) for word in more)
-    if asked.keys() - DEFAULTS.keys():
-        raise ValueError(f"{words}: known are {', '.join(DEFAULTS)}")
+    """The table that a mark asks for.
+
+    Raises
+    ------
+    ValueError
+        The mark, and in the same line what is wrong in it and what there is instead.
+    """
+    try:
+        return _table(*words.split())
+    except ValueError as error:
+        raise ValueError(f"<!-- table: {words} -->: {error}") from error
+
+
+def _table(studies: str = "", *words: str) -> str:
+    typed: dict[str, str] = {}
+    for word in words:
+        key, _, typed[key] = word.partition("=")
+        if not typed[key] or key not in DEFAULTS:
+            raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}")
+    asked = DEFAULTS | typed
     defenses, footnotes = asked["defenses"].split(","), Footnotes()
     rows: list[TableRow] = []
     measures: list[Measure] = []
     labels = _labels(defenses, asked["attacks"].split(","))
     for study in studies.split(","):
-        cube = Cube(read_csv(ROOT / "results" / study / "results.csv"))
-        for row, found in _rows(cube, _block(cube, words, asked), asked, labels, footnotes):
-            rows.append(row)
-            measures += found
+        cube = Cube(read_csv(_results(study)))
+        found = list(_rows(cube, _block(study, cube, typed), asked, labels, footnotes))
+        if all(measure.status == "missing" for _, line in found for measure in line):
+            told = " ".join(f"{word}={value}" for word, value in asked.items() if value)
+            raise ValueError(f"no cell of {study} is one of {told}; its results.csv tells which there are")
+        rows += [row for row, _ in found]
+        measures += [measure for _, line in found for measure in line]
     columns = [Column(labels.label("defense", name)) for name in defenses]
     made = Table("", "", "", "", "", columns, rows)
     if any(cell.paper for row in rows for cell in row.cells):
@@ -82,15 +105,30 @@ def table(words: str) -> str:
     return grid(made)
 
 
-def _block(cube: Cube, words: str, asked: dict[str, str]) -> Block:
+def _results(study: str) -> Path:
+    known = {path.parent.name: path for path in (ROOT / "results").glob("*/results.csv")}
+    if study not in known:
+        raise ValueError(f"no study '{study}'{_instead(study, known)}")
+    return known[study]
+
+
+def _instead(word: str, known: Iterable[str]) -> str:
+    return nearest(word, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
+
+
+def _block(study: str, cube: Cube, typed: dict[str, str]) -> Block:
     """Where the cells are: of budgets and models the one there is, or the one asked for."""
-    found = {}
-    for column in ("budget", "model"):
-        values = {getattr(row, column) for row in cube.rows} - {""}
-        if not asked[column] and len(values) > 1:
-            raise ValueError(f"{words}: add {column}= (one of {', '.join(sorted(values))})")
-        found[column] = asked[column] or next(iter(values), "")
-    return Block(found["budget"], found["model"], asked["threat"], asked["detector"], asked["bandwidth"])
+    found: dict[str, Any] = {}
+    for column in SINGLE:
+        known = {str(value): value for row in cube.rows if (value := getattr(row, column)) != ""}
+        word = typed.get(column, DEFAULTS[column])
+        if not word and len(known) > 1:
+            raise ValueError(f"add {column}= (one of {', '.join(sorted(known))})")
+        if column in typed and word not in known:
+            raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
+        found[column] = known.get(word, word) if word else next(iter(known.values()), "")
+    del found["metric"]
+    return Block(**found)
 
 
 def _rows(
@@ -127,7 +165,10 @@ def _labels(defenses: list[str], attacks: list[str]) -> StudyResult:
     for group, names in (("defense", defenses), ("attack", attacks)):
         for name in names:
             own, bracket, changed = name.partition("[")
-            option = yaml.safe_load((ROOT / "conf" / group / f"{own}.yaml").read_text(encoding="utf-8"))
+            known = {path.stem: path for path in (ROOT / "conf" / group).glob("*.yaml")}
+            if own not in known:
+                raise ValueError(f"no {group} '{own}'{_instead(own, known)}")
+            option = yaml.safe_load(known[own].read_text(encoding="utf-8"))
             made.setdefault(group, {})[name] = f"{option.get('label', own)}{bracket}{changed}"
     return StudyResult("", "", labels=made)
 
@@ -136,7 +177,10 @@ if __name__ == "__main__":
     stale = 0
     for path in PAGES:
         old = path.read_text(encoding="utf-8")
-        new = page(old)
+        try:
+            new = page(old)
+        except ValueError as error:
+            raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
         stale += new != old
         path.write_text(new, encoding="utf-8")
     print(f"{stale} pages changed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,59 @@ def test_a_mark_is_filled_again_and_a_word_it_does_not_know_is_told(
         ValueError, match="known are metric, defenses, attacks, threat, detector, bandwidth, budget, model"
     ):
         tables["table"]("mine seed=1")
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        ("mine attacks=fgsm_005 foo", "'foo' is no WORD=VALUE; known are metric, "),
+        ("mine =foo", "'=foo' is no WORD=VALUE; "),
+        ("min", "no study 'min': did you mean 'mine'?"),
+        ("", "no study ''; there are mine"),
+        ("mine attacks=fgsm_05", "no attack 'fgsm_05': did you mean 'fgsm_005'?"),
+        ("mine defenses=ce,pdn", "no defense 'pdn': did you mean 'pdm'?"),
+        ("mine metric=acuracy", "no metric=acuracy in mine: did you mean 'accuracy'?"),
+        ("mine detector=kdee", "no detector=kdee in mine: did you mean 'kde'?"),
+        ("mine threat=graybox", "no threat=graybox in mine: did you mean 'gray_box'?"),
+        ("mine bandwidth=foo", "no bandwidth=foo in mine; there are 0.5, validation"),
+        ("mine budget=paper", "no budget=paper in mine; there are short"),
+        ("mine detector=", "'detector=' is no WORD=VALUE; "),
+        (
+            "mine defenses=siamese,pdm",
+            "no cell of mine is one of metric=auc defenses=siamese,pdm attacks=fgsm_005,",
+        ),
+    ],
+)
+def test_a_mark_that_asks_for_what_is_not_there_is_one_line(
+    tables: dict[str, Any], tmp_path: Path, mark: str, told: str
+) -> None:
+    accuracy = auc(0.9, metric="accuracy", attack="none", threat="", detector="", bandwidth="")
+    # a training that failed stands for every metric
+    failed = auc(None, defense="rce", status="failed", threat="", detector="", bandwidth="")
+    study(tmp_path, "mine", [auc(0.9), accuracy, failed, auc(0.8, bandwidth=0.5)])
+    with pytest.raises(ValueError, match=re.escape(f"<!-- table: {mark} -->: {told}")) as found:
+        tables["table"](mark)
+    assert "\n" not in str(found.value)
+
+
+def test_a_cell_may_be_missing_beside_others(tables: dict[str, Any], tmp_path: Path) -> None:
+    study(tmp_path, "mine", [auc(0.9)])
+    assert "| missing<br>" in tables["table"]("mine defenses=ce,rce attacks=fgsm_005")
+
+
+def test_a_bandwidth_may_be_a_number(tables: dict[str, Any], tmp_path: Path) -> None:
+    study(tmp_path, "mine", [auc(0.9), auc(0.8, bandwidth=0.5)])
+    assert ".800" in tables["table"]("mine defenses=ce attacks=fgsm_005 bandwidth=0.5")
+
+
+def test_a_script_that_meets_such_a_mark_ends_with_that_line_and_the_page(tmp_path: Path) -> None:
+    for name in ("docs", "conf", "results"):
+        (tmp_path / name).mkdir()
+    script = tmp_path / "docs" / "tables.py"
+    script.write_text((ROOT / "docs" / "tables.py").read_text(encoding="utf-8"), encoding="utf-8")
+    page = "<!-- table: mine -->\n<!-- end -->\n"
+    (tmp_path / "README.md").write_text(page, encoding="utf-8")
+    told = "README.md: <!-- table: mine -->: no defense 'ce'; there are none"
+    with pytest.raises(SystemExit, match=re.escape(told)):
+        runpy.run_path(str(script), run_name="__main__")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page

@@ -53,6 +53,11 @@ class Cell:
         """Like `name`, in the words of the paper's tables (``FGSM-0.05``)."""
         return str(self.config[group].get("label") or self._base(group)) + self._suffix(group)
 
+    def without(self, key: str) -> Cell:
+        """The cell as it is called without its override of `key` (``attack.eps``); its configuration stays."""
+        kept = (word for word in self.overrides if word.lstrip("+").partition("=")[0] != key)
+        return Cell(self.config, tuple(kept))
+
     def names(self) -> tuple[str, ...]:
         """What tells this cell from others in tables and in ``results.csv``."""
         return self._all_names

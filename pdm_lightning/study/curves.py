@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ REJECTION = (
     "whose adversarial version is flagged or classified correctly."
 )
 AUCS = ("auc", "auc_all")
+EPS = "attack.eps"
 LENGTHENED = ("misclassified_rate", "l2_mean")
 _Y_LABELS = {
     ACCURACY: "accuracy",
@@ -114,22 +115,33 @@ class _Panel:
         return axes | {"series": [_curve(label, curve) for label, curve in self.points.items()]}
 
 
-def _eps(entry: Entry) -> tuple[float, str] | None:
-    """An attack's radius, and how its axis is called."""
+class _Place(NamedTuple):
+    """A place on the x axis, the override that asks for it, and how the axis is called."""
+
+    x: float
+    key: str
+    label: str
+
+
+def _eps(entry: Entry) -> _Place | None:
+    """An attack's radius."""
     attack = entry.cell.config["attack"]
     norm = str(attack.get("norm", "linf"))
     label = f"eps ({formats.NORMS.get(norm, norm)}, pixel range 1)"
-    return None if attack.get("eps") is None else (float(attack["eps"]), label)
+    return None if attack.get("eps") is None else _Place(float(attack["eps"]), EPS, label)
 
 
-def _length(entry: Entry) -> tuple[float, str] | None:
-    """How many iterations an attack has, as the budget has it, and how its axis is called."""
+def _length(entry: Entry) -> _Place | None:
+    """How many iterations an attack has, as the budget has it."""
     known = lengths(entry.nodes["craft"].spec["attack"]) if "craft" in entry.nodes else {}
-    return next(((float(value), name.replace("_", " ")) for name, value in known.items()), None)
+    return next(
+        (_Place(float(value), f"attack.{name}", name.replace("_", " ")) for name, value in known.items()),
+        None,
+    )
 
 
 def _against(
-    place: Callable[[Entry], tuple[float, str] | None], answers: Answers, drawn: Callable[[str], bool]
+    place: Callable[[Entry], _Place | None], answers: Answers, drawn: Callable[[str], bool]
 ) -> list[_Panel]:
     """Rows of attacks that have a place on the x axis, of the metrics that are drawn."""
     panels: dict[str, _Panel] = {}
@@ -139,9 +151,10 @@ def _against(
         for row in rows if found is not None else ():
             if found is None or row.value is None or row.attack == "none" or not drawn(row.metric):
                 continue
-            title = names.panel(entry, row)
-            panel = panels.setdefault(title, _Panel(_axes(title, found[1], row)))
-            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(found[0], row)
+            title = names.panel(entry, row, found.key)
+            panel = panels.setdefault(title, _Panel(_axes(title, found.label, row)))
+            # what follows at the same place is the same attack beside another detector
+            panel.points.setdefault(entry.cell.label("defense"), {}).setdefault(found.x, row)
     return list(panels.values())
 
 
@@ -188,12 +201,10 @@ class Names:
         self.threats = {row.threat for row in attacked}
         self.detectors = {(row.detector, row.bandwidth) for row in attacked}
 
-    def panel(self, entry: Entry, row: Row) -> str:
-        """The title of the panel that shows `row`."""
-        attack = entry.cell.config["attack"]
-        return ", ".join(
-            [place(entry, self.seeds), attack.get("label") or attack["name"], *self._details(entry, row)]
-        )
+    def panel(self, entry: Entry, row: Row, axis: str = "") -> str:
+        """The title of the panel that shows `row`: of the attack's overrides it leaves out that of the x axis."""
+        attack = entry.cell.without(axis).label("attack")
+        return ", ".join([place(entry, self.seeds), attack, *self._details(entry, row)])
 
     def _details(self, entry: Entry, row: Row) -> Iterator[str]:
         if len(self.threats) > 1:

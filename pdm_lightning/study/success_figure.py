@@ -7,7 +7,7 @@ from typing import Any
 
 from pdm_lightning.report.results import Figure
 from pdm_lightning.report.rows import Row
-from pdm_lightning.study.curves import Answers, Names
+from pdm_lightning.study.curves import EPS, Answers, Names
 
 CAPTION = (
     "Detection AUC, paired rule, against the share of the attacked images (those classified correctly) that are "
@@ -29,7 +29,7 @@ def success(answers: Answers) -> list[Figure]:
         fooled = next((row.value for row in rows if row.metric == "misclassified_rate"), None)
         for row in rows:
             if row.metric == "auc" and row.value is not None and eps is not None and fooled is not None:
-                curve = panels[names.panel(entry, row)][entry.cell.label("defense"), row.seed]
+                curve = panels[names.panel(entry, row, EPS)][entry.cell.label("defense"), row.seed]
                 curve.append((float(eps), fooled, row))
     kept = {
         title: curves for title, curves in panels.items() if any(len(curve) > 1 for curve in curves.values())

@@ -31,12 +31,14 @@ _CROSSES = (
 
 #: By curve, weight and seed.
 Curves = dict[str, dict[float, dict[int, Row]]]
+#: By place, term and measure.
+Panels = dict[tuple[str, str, str], Curves]
 
 
 def weights(answers: Answers) -> list[Figure]:
     """One panel a data set, model, term and measure, and a budget where the study has several; one curve a defence."""
     several = len({entry.cell.name("budget") for entry, _ in answers}) > 1
-    panels: dict[tuple[str, str, str], Curves] = {}
+    panels: Panels = {}
     for entry, rows in answers:
         for term, curve in _curves(entry.cell):
             at = float(entry.cell.config["defense"]["term"][term]["weight"])
@@ -45,11 +47,12 @@ def weights(answers: Answers) -> list[Figure]:
                 seeds = panel.setdefault(curve, defaultdict(dict))[at]
                 if row.status == "ok" or row.seed not in seeds:
                     seeds[row.seed] = row
+    panels = _lines({key: curves for key, curves in panels.items() if _swept(curves)})
     made = [
         _panel(place, term, metric, panels[place, term, metric])
         for place, term in dict.fromkeys(key[:2] for key in panels)
         for metric in METRICS
-        if _swept(panels.get((place, term, metric), {}))
+        if (place, term, metric) in panels
     ]
     signs = {word for panel in made for series in panel["series"] for word in series.get("signs", ())}
     told = [CAPTION, *([_RINGS] if COLLAPSED in signs else []), *([_CROSSES] if signs - {COLLAPSED} else [])]
@@ -65,9 +68,27 @@ def _measured(rows: list[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def _swept(curves: Curves) -> bool:
-    """Whether there are several weights, and a value at one of them."""
-    found = [(x, row) for curve in curves.values() for x, rows in curve.items() for row in rows.values()]
-    return len({x for x, _ in found}) > 1 and any(row.value is not None for _, row in found)
+    """Whether one curve has several weights, and there is a value at one of them."""
+    lines = any(len(curve) > 1 for curve in curves.values())
+    return lines and any(row.value is not None for curve in curves.values() for row in _rows(curve))
+
+
+def _lines(panels: Panels) -> Panels:
+    """Without curves of one point whose trainings are on a line of another term's panel: that weight was varied."""
+    curves = [curve for found in panels.values() for curve in found.values() if len(curve) > 1]
+    lined = {id(row) for curve in curves for row in _rows(curve)}
+    return {
+        key: {
+            label: curve
+            for label, curve in found.items()
+            if len(curve) > 1 or any(id(row) not in lined for row in _rows(curve))
+        }
+        for key, found in panels.items()
+    }
+
+
+def _rows(curve: dict[float, dict[int, Row]]) -> list[Row]:
+    return [row for seeds in curve.values() for row in seeds.values()]
 
 
 def _place(cell: Cell, several: bool) -> str:
@@ -80,8 +101,7 @@ def _curves(cell: Cell) -> Iterator[tuple[str, str]]:
         found = _WEIGHT.match(override)
         if found is None or found[1] not in cell.config["defense"]["use"]:
             continue
-        other = Cell(cell.config, tuple(word for word in cell.overrides if word != override))
-        yield found[1], other.label("defense")
+        yield found[1], cell.without(f"defense.term.{found[1]}.weight").label("defense")
 
 
 def _panel(place: str, term: str, metric: str, curves: Curves) -> dict[str, Any]:

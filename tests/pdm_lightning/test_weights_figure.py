@@ -76,6 +76,47 @@ def test_what_was_not_swept_or_not_measured_is_not_drawn() -> None:
     assert weights([fixed, (Entry(Cell(other, entry.cell.overrides), {}), rows)])[0].panels == []
 
 
+def with_rce(rvl: float, rce: float, **values: float) -> tuple[Entry, list[Row]]:
+    """A model whose weights of both terms were asked for."""
+    entry, rows = trained(rvl, f"defense.term.rce.weight={rce}", **values)
+    entry.cell.config["defense"]["term"]["rce"] = {"weight": rce}
+    return entry, rows
+
+
+def drawn(answers: list[tuple[Entry, list[Row]]]) -> dict[str, dict[str, list[float]]]:
+    """By axis and curve, the weights."""
+    (figure,) = weights(answers)
+    return {
+        panel["x_label"]: {series["label"]: series["x"] for series in panel["series"]}
+        for panel in figure.panels
+    }
+
+
+def test_of_two_terms_each_has_a_panel_with_the_lines_along_its_weight() -> None:
+    grid = [with_rce(rvl, rce, accuracy=0.9) for rvl in (0.1, 1.0) for rce in (1.0, 9.0)]
+    assert drawn(grid) == {
+        "weight of rce": {f"PDM[term.rvl.weight={x}]": [1.0, 9.0] for x in (0.1, 1.0)},
+        "weight of rvl": {f"PDM[term.rce.weight={x}]": [0.1, 1.0] for x in (1.0, 9.0)},
+    }
+    # both from the same training: what lies on the one line is no curve of one point beside the other
+    cross = [with_rce(*at, accuracy=0.9) for at in ((0.1, 1.0), (1.0, 1.0), (1.0, 3.0), (1.0, 9.0))]
+    assert drawn(cross) == {
+        "weight of rce": {"PDM[term.rvl.weight=1.0]": [1.0, 3.0, 9.0]},
+        "weight of rvl": {"PDM[term.rce.weight=1.0]": [0.1, 1.0]},
+    }
+
+
+def test_trainings_that_never_differ_in_one_weight_alone_make_no_panel() -> None:
+    assert drawn([with_rce(0.1, 1.0, accuracy=0.9), with_rce(1.0, 9.0, accuracy=0.9)]) == {}
+    # a training that stands on no line is a point beside one
+    answers = [with_rce(x, 1.0, accuracy=0.9) for x in (0.1, 1.0)] + [with_rce(1.0, 9.0, accuracy=0.9)]
+    assert drawn(answers)["weight of rce"] == {"PDM[term.rvl.weight=1.0]": [1.0, 9.0]}
+    answers[2] = with_rce(0.3, 9.0, accuracy=0.9)
+    assert drawn(answers) == {
+        "weight of rvl": {"PDM[term.rce.weight=1.0]": [0.1, 1.0], "PDM[term.rce.weight=9.0]": [0.3]}
+    }
+
+
 def test_a_weight_of_zero_has_no_logarithm() -> None:
     (figure,) = weights([trained(0.0, accuracy=0.9), trained(1.0, accuracy=0.8)])
     assert figure.panels[0]["x_log"] is False

@@ -15,7 +15,7 @@ from detection import proportion
 from pdm_lightning.report import Row, write_report
 from pdm_lightning.report.figures import figure_csv
 from pdm_lightning.study.cell import Cell
-from pdm_lightning.study.curves import STEPS, curves, rejection
+from pdm_lightning.study.curves import STEPS, auc_curves, convergence, curves, rejection
 from pdm_lightning.study.plan import Entry, Node
 from pdm_lightning.study.success_figure import success
 
@@ -26,6 +26,7 @@ def entry(
     threat: str = "gray_box",
     bandwidth: Any = "validation",
     seed: int = 0,
+    overrides: tuple[str, ...] = (),
 ) -> Entry:
     config = {
         "data": {"name": "mnist", "label": "MNIST", "_target_": "x.torchvision_dataset"},
@@ -38,7 +39,7 @@ def entry(
         "seed": seed,
     }
     score = Node("score", {"of": [attack, defense, threat, str(bandwidth), seed]})
-    return Entry(Cell(config), {"score": score})
+    return Entry(Cell(config, overrides), {"score": score})
 
 
 def answer(made: Entry, note: str = "", **values: float | None) -> tuple[Entry, list[Row]]:
@@ -121,6 +122,35 @@ def test_titles_name_the_seed_where_there_are_several():
     assert swept(1) == [base.format("")]
 
 
+def two_settings() -> list[tuple[Entry, list[Row]]]:
+    """A sweep over radius and iterations, each cell with values of its own."""
+    found = []
+    for eps in (0.02, 0.05):
+        for steps in (1, 10):
+            overrides = ("attack=bim", f"attack.eps={eps}", f"++attack.iterations={steps}")
+            made = entry({"eps": eps, "iterations": steps}, overrides=overrides)
+            craft = Node("craft", {"attack": made.cell.config["attack"]})
+            values = dict.fromkeys(("robust_accuracy", "misclassified_rate", "auc"), eps + steps / 100)
+            found.append(answer(Entry(made.cell, {**made.nodes, "craft": craft}), **values))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("draw", "panels"),
+    [
+        (curves, {"BIM[iterations=1], budget cpu", "BIM[iterations=10], budget cpu"}),
+        (auc_curves, {f"BIM[iterations={n}], budget cpu, paired rule" for n in (1, 10)}),
+        (success, {f"BIM[iterations={n}], budget cpu, paired rule" for n in (1, 10)}),
+        (convergence, {f"BIM[eps={eps}], budget cpu, share misclassified" for eps in (0.02, 0.05)}),
+    ],
+)
+def test_a_second_setting_of_the_attack_makes_another_panel(draw: Any, panels: set[str]) -> None:
+    (figure,) = draw(two_settings())
+    assert {title.removeprefix("MNIST, resnet8, ") for title in titles([figure])} == panels
+    shown = [y for panel in figure.panels for series in panel["series"] for y in series["y"]]
+    assert sorted(shown) == pytest.approx([0.03, 0.06, 0.12, 0.15])
+
+
 def test_values_that_are_missing_leave_no_point():
     answers = [
         answer(entry({"eps": e}, threat="white_box"), robust_accuracy=0.5, robust_accuracy_1=None)
@@ -189,6 +219,12 @@ def test_the_rejection_curve_falls_where_a_joint_success_is_within_reach(opened,
     assert figure.panels[0].keys() == {"title", "x_label", "y_label", "series"}
     write_report(tmp_path / "report", make.study([], figures=[figure]))
     assert (tmp_path / "report" / "figures" / "rejection.csv").read_text().count("\n") == STEPS + 1
+
+
+def test_each_setting_of_a_minimum_norm_attack_has_a_panel_of_rejection(opened):
+    answers = [answer(entry({}, overrides=(f"attack.confidence={k}",)), joint_success_5=0.5) for k in (0, 9)]
+    base = "MNIST, resnet8, BIM[confidence={}], budget cpu, 5 % false positives"
+    assert titles(rejection(answers, opened)) == [base.format(0), base.format(9)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,19 @@ def test_seeds_are_interpolated_one_by_one_and_subtracted_in_pairs(make: Any) ->
     assert pdm == (".940", "± .000 [.920, .950]", "250")
     # .940 - .930 and .940 - .940: two seeds have both
     assert (difference[0], difference[1]) == ("+.005", "± .007")
+
+
+def test_other_settings_of_the_attack_have_rows_of_their_own_and_are_named(make: Any) -> None:
+    rows, labels = [], {}
+    for steps, points in ((1, WEAK), (10, STRONG)):
+        for row in swept(make, "ce", points):
+            name = row.attack.replace("]", f",iterations={steps}]")
+            labels[name] = name.replace("fgsm", "FGSM")
+            rows.append(replace(row, attack=name))
+    (found,) = build_tables(make.study(rows, tables=["equal_success"], labels={"attack": labels}))
+    value = {row.label: row.cells[0].value for row in found.rows}
+    assert value["FGSM[iterations=1], 50 % fooled"] == ".930"
+    assert value["FGSM[iterations=10], 50 % fooled"] == ".940"
 
 
 def test_without_a_sweep_there_is_no_table(make: Any) -> None:
