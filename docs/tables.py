@@ -113,7 +113,9 @@ def _reported(study: str, report: str, **others: str) -> str:
     if others:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
     rows = read_csv(_results(study))
-    labels = _labels(sorted({row.defense for row in rows}), sorted({row.attack for row in rows}))
+    labels = _labels(
+        *([*dict.fromkeys(getattr(row, group) for row in rows)] for group in ("defense", "attack"))
+    )
     made = build_tables(replace(labels, rows=rows, tables=[report]))
     if len(made) != 1:
         raise ValueError(f"{study} has {len(made)} tables of this kind, not one")
