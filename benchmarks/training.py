@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import training_ends as ends
+from benchmarks import training_figures as figures
 from benchmarks import training_growth as growth
 from benchmarks import training_render as render
 from benchmarks.machine import CLOCKS, settings, threads, version, without_paths
 from benchmarks.training_cases import CASES, Case, available, spec
-from benchmarks.training_ways import USUAL, WARM, WAYS, Runner, Turn
+from benchmarks.training_ways import BARE, OURS, USUAL, WARM, Runner, Turn, possible
 from pdm_lightning.durable import write_text
 
 EPILOG = """\
@@ -30,6 +32,8 @@ examples:
 A stopped command goes on where it was when it is typed again; --fresh measures everything anew.
 """
 KEPT = "measured.json"
+#: Where results go by default: all of them, and those of a part.
+WHOLE, PART = Path("results/benchmarks/training"), Path("outputs/benchmarks/training")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,13 +52,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=1.0, help="least length of a turn (default 1)")
     made.add_argument("--threads", type=int, default=2, help="default 2")
     made.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: beside other work")
-    made.add_argument(
-        "--quick", action="store_true", help="two rounds of half a second, no ResNet-56, three steps a point"
-    )
+    made.add_argument("--quick", action="store_true", help="two rounds of half a second, no ResNet-56")
     made.add_argument("--no-growth", action="store_true", help="leave the plot out")
     made.add_argument("--fresh", action="store_true", help="forget what was measured")
     made.add_argument(
-        "--out", type=Path, default=Path("results/benchmarks/training"), help="folder for the results"
+        "--out",
+        type=Path,
+        help=f"folder for the results (default: {WHOLE}; with --quick, --cases or --no-growth {PART})",
     )
     return made
 
@@ -71,15 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: --cases takes parts of {known}; --rounds, --threads, --seconds above 0", file=sys.stderr
         )
         return 2
+    if options.out is None:
+        options.out = PART if options.quick or options.cases or options.no_growth else WHOLE
     root = options.root or (Path(os.environ["PDM_DATA_ROOT"]) if os.environ.get("PDM_DATA_ROOT") else None)
-    roots = {name: available(name, root) for name in {case.data for case in cases}}
-    if options.root is not None and None in roots.values():
-        missing = ", ".join(sorted(name for name, found in roots.items() if found is None))
-        print(f"{missing}: not under --root; noise of their shape is taken", file=sys.stderr)
     with threads(options.threads):
         try:
+            roots = {name: available(name, root) for name in {case.data for case in cases}}
+            if options.root is not None and None in roots.values():
+                missing = ", ".join(sorted(name for name, found in roots.items() if found is None))
+                print(f"{missing}: not under --root; noise of their shape is taken", file=sys.stderr)
             return run(options, cases, roots)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             print(f"error: {without_paths(str(error))}", file=sys.stderr)
             return 1
 
@@ -104,25 +110,28 @@ def run(options: argparse.Namespace, cases: Sequence[Case], roots: dict[str, str
         images=", ".join(f"{name}: {'real' if root else 'noise'}" for name, root in sorted(roots.items())),
     )
     kept = Kept(options.out / KEPT, told, options.fresh)
+    lines: list[dict[str, Any]] = []
+    grown: list[dict[str, Any]] = []
     with ExitStack() as stack:
         ways = Ways(stack, options)
-        lines = [kept.once("case", case, partial(ways.measured, case, roots[case.data])) for case in cases]
+        for case in cases:
+            lines.append(kept.once("case", case, partial(ways.line, case, roots[case.data])))
+        for axis, case in () if options.no_growth else growth.points():
+            point = kept.once("growth", case, partial(ways.point, case))
+            grown.append({"axis": axis, "name": case.name, **case.as_dict(), **point})
     for line, case in zip(lines, cases, strict=True):
-        end = partial(ends.measure, case, roots[case.data], options.threads, options.clock, options.out)
-        line |= kept.once("end", case, end)
-        line |= ends.added(case, line)
-    grown = []
-    if not options.no_growth:
-        steps = 3 if options.quick else 6
-        for axis, case in growth.points():
-            found = kept.once(f"growth {steps}", case, partial(growth.measure, case, steps, options.clock))
-            grown.append({"axis": axis, **case.as_dict(), **found})
+        measure = partial(ends.measure, case, roots[case.data], options.threads, options.clock, options.out)
+        line |= ends.added(case, line[f"{OURS} images/s"], kept.once("end", case, measure))
+    if grown:
         growth.write_csv(grown, options.out / "growth.csv")
         growth.draw(grown, options.out / "plot.png")
+    else:  # an earlier one would be another measurement's
+        for name in ("growth.csv", "plot.png"):
+            (options.out / name).unlink(missing_ok=True)
     told |= {"date": kept.dates(), "load before": kept.load}
-    print(render.write(lines, told, options.out, bool(grown)))
+    print(render.write(lines, grown, told, options.out))
     (options.out / "settings.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return int(any(render.short(line) is not None for line in lines))
+    return int(bool(figures.short(lines, grown)))
 
 
 def code() -> str:
@@ -138,24 +147,38 @@ class Ways:
     def __init__(self, stack: ExitStack, options: argparse.Namespace) -> None:
         self.stack, self.options, self.runners = stack, options, dict[str, Runner]()
 
-    def measured(self, case: Case, root: str | None) -> dict[str, Any]:
+    def line(self, case: Case, root: str | None) -> dict[str, Any]:
         """Figures of a case: all ways in turns."""
-        if not self.runners:
-            for way in WAYS:
+        turns = self.turns(case, root, possible(), self.options.rounds, self.options.seconds)
+        return figures.record(case.as_dict(), case.name, case.seen, turns)
+
+    def point(self, case: Case) -> dict[str, Any]:
+        """Figures of a point of the growth: ours and the bare passes in turns, on noise."""
+        rounds = min(self.options.rounds, growth.ROUNDS)
+        seconds = min(self.options.seconds, growth.SECONDS)
+        return figures.costs(case.seen, self.turns(case, None, (OURS, *BARE), rounds, seconds))
+
+    def turns(
+        self, case: Case, root: str | None, ways: Sequence[str], rounds: int, seconds: float
+    ) -> dict[str, list[Turn]]:
+        """Turns of each way, round by round."""
+        for way in ways:
+            if way not in self.runners:
                 runner = Runner(way, self.options.threads, self.options.clock)
                 self.runners[way] = self.stack.enter_context(closing(runner))
-        turns: dict[str, list[Turn]] = {way: [] for way in WAYS}
-        for runner in self.runners.values():
+        runners = {way: self.runners[way] for way in ways}
+        turns: dict[str, list[Turn]] = {way: [] for way in ways}
+        for runner in runners.values():
             runner.begin(case, root)
-        for round_ in range(self.options.rounds):
-            for way, runner in self.runners.items():
+        for round_ in range(rounds):
+            for way, runner in runners.items():
                 # a first turn sets up what later ones find ready; workers begin every turn with loaded batches
                 warm = WARM if way == USUAL[1] else (2 if round_ == 0 else 1)
-                turns[way].append(runner.turn(self.options.seconds, warm))
-            print(f"{case.name}: round {round_ + 1} of {self.options.rounds}", file=sys.stderr, flush=True)
-        for runner in self.runners.values():
+                turns[way].append(runner.turn(seconds, warm))
+            print(f"{case.name}: round {round_ + 1} of {rounds}", file=sys.stderr, flush=True)
+        for runner in runners.values():
             runner.end()
-        return render.record(case.as_dict(), case.name, case.seen, turns)
+        return turns
 
 
 class Kept:
@@ -179,14 +202,17 @@ class Kept:
     def __init__(self, path: Path, told: dict[str, Any], fresh: bool) -> None:
         self.path = path
         self.under = {key: value for key, value in told.items() if key not in ("date", "load before")}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.found: dict[str, Any] = {}
+        self.load = told.get("load before")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RuntimeError(f"--out: {path.parent.name} cannot be a folder ({error.strerror})") from error
+        # another's file, or a damaged one, counts as none
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            content = {}
-        same = not fresh and content.get("under") == self.under
-        self.found: dict[str, Any] = content["found"] if same else {}
-        self.load = content["load"] if same else told.get("load before")
+            if not fresh and content["under"] == self.under:
+                self.found, self.load = dict(content["found"]), content["load"]
         self.asked: list[str] = []
 
     def once(self, what: str, case: Case, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

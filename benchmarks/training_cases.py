@@ -16,6 +16,8 @@ from pdm_lightning.study.ask import ask
 from pdm_lightning.study.specs import train_spec
 
 SHAPES = {"mnist": (1, 28), "cifar10": (3, 32)}
+#: Where torchvision keeps their files.
+FOLDERS = {"mnist": "MNIST/raw", "cifar10": "cifar-10-batches-py"}
 #: Steps that no measurement reaches.
 ENDLESS = 10**6
 
@@ -83,9 +85,19 @@ CASES = tuple(
 
 @lru_cache(maxsize=1)
 def images(case: Case, root: str | None) -> ImageData:
-    """The data set under `root` (a file layout of torchvision's), or noise of its shape and balanced classes."""
+    """The data set under `root` (a file layout of torchvision's), or noise of its shape and balanced classes.
+
+    Raises
+    ------
+    RuntimeError
+        If the files cannot be read.
+    """
     if root is not None:
-        return torchvision_dataset(case.data, root=root)
+        try:
+            return torchvision_dataset(case.data, root=root)
+        except Exception as error:  # whatever its readers raise of a damaged file
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise RuntimeError(f"{case.data} cannot be read ({reason})") from error
     draws = torch.Generator().manual_seed(0)
 
     def split(count: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +108,9 @@ def images(case: Case, root: str | None) -> ImageData:
     return ImageData(case.data, split(case.images), split(case.images // 4), split(64), names)
 
 
-def spec(case: Case, segment: int = ENDLESS, steps: int = ENDLESS) -> dict[str, Any]:
+def spec(
+    case: Case, segment: int = ENDLESS, steps: int = ENDLESS, precision: str = "float32"
+) -> dict[str, Any]:
     """Specification of the training, as a study plans it; unless told, in one segment: no validation, no checkpoint."""
     words = [
         f"data={case.data}",
@@ -104,6 +118,7 @@ def spec(case: Case, segment: int = ENDLESS, steps: int = ENDLESS) -> dict[str, 
         f"defense={case.defense}",
         "attack=none",
         "budget=cpu",
+        f"trainer.precision={precision}",
     ]
     words += [f"budget.train.batch_size={case.batch}", f"budget.train.steps={steps}", "trainer=cpu"]
     (cell,) = ask("plan", words)
@@ -112,11 +127,5 @@ def spec(case: Case, segment: int = ENDLESS, steps: int = ENDLESS) -> dict[str, 
 
 
 def available(data: str, root: Path | None) -> str | None:
-    """The root where it holds the data set, as text; None where it does not."""
-    if root is None:
-        return None
-    try:
-        torchvision_dataset(data, root=root)
-    except FileNotFoundError:
-        return None
-    return str(root)
+    """The root where it has the data set's folder, as text; None where it has not. What is in it is not read."""
+    return str(root) if root is not None and (root / FOLDERS[data]).is_dir() else None

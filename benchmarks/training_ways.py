@@ -24,15 +24,26 @@ from pdm_lightning.stages import train as stage
 from pdm_lightning.stages.begun import batches, begin
 from pdm_lightning.stages.build import build_classifier, build_loss
 
-#: The names of the ways: ours; forward and backward alone in two layouts; the usual pipeline with so many workers.
-OURS, BARE, USUAL = (
+#: The names of the ways: ours, in float32 and in bfloat16; forward and backward alone in two layouts; the usual
+#: pipeline with so many workers.
+OURS, BF16, BARE, USUAL = (
     "ours",
+    "ours, bf16",
     ("bare, contiguous", "bare, channels last"),
     ("usual, 0 workers", "usual, 2 workers"),
 )
-WAYS = (OURS, *BARE, *USUAL)
+WAYS = (OURS, BF16, *BARE, *USUAL)
 #: Steps that are not measured at the beginning of a turn; workers that load have as much in stock.
 WARM = 5
+
+
+def possible() -> tuple[str, ...]:
+    """The ways that this processor has instructions for."""
+    known: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # of later versions of PyTorch alone
+    bf16 = known.get("amx_bf16") or known.get("avx512_bf16")
+    return tuple(way for way in WAYS if bf16 or way != BF16)
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,7 @@ class Runner:
 
     def begin(self, case: Case, root: str | None) -> None:
         """Have it begin a training, and wait for its first turn."""
-        self.line.send((case, root))
+        self._send((case, root))
 
     def turn(self, seconds: float, warm: int) -> Turn:
         """Let it train for at least so many seconds.
@@ -140,12 +151,12 @@ class Runner:
         Raises
         ------
         RuntimeError
-            If it failed.
+            If it failed, or its process ended.
         """
-        self.line.send((warm, seconds))
+        self._send((warm, seconds))
         try:
             found = self.line.recv()
-        except EOFError:
+        except (EOFError, OSError):
             found = "its process ended"
         if not isinstance(found, Turn):
             raise RuntimeError(f"{self.way}: {found}")
@@ -153,7 +164,7 @@ class Runner:
 
     def end(self) -> None:
         """Have it end the training."""
-        self.line.send(None)
+        self._send(None)
 
     def close(self) -> None:
         """End the process."""
@@ -161,6 +172,11 @@ class Runner:
         self.process.join(20)
         if self.process.is_alive():
             self.process.kill()
+
+    def _send(self, message: object) -> None:
+        # where its process ended the next turn tells, and has what it may have left to be read
+        with contextlib.suppress(OSError):
+            self.line.send(message)
 
 
 def work(line: Connection, way: str, threads: int, clock: str) -> None:
@@ -184,9 +200,10 @@ def _train(way: str, case: Case, root: str | None, line: Connection, clock: str,
     steps = Steps(line, clock, parts)
     images(case, root)
     steps.wait()
-    if way == OURS:
+    if way in (OURS, BF16):
+        told = spec(case, precision="bf16" if way == BF16 else "float32")
         with timed(parts):
-            ours(case, root, steps, folder)
+            ours(case, root, steps, folder, told)
     elif way in BARE:
         bare(case, root, way == BARE[1], steps)
     else:

@@ -3,21 +3,22 @@
 A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!-- end -->``. A study is a folder of
 results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
 set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
-``model=``. Cells and footnotes are those of a report. An unknown word is refused, and a mark none of whose cells
-exists.
+``model=``. Cells and footnotes are those of a report. ``STUDY report=equal_success`` is a table as the report of the
+study has it, whole. An unknown word is refused, and a mark none of whose cells exists.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pdm_lightning.errors import nearest
-from pdm_lightning.report import captions
+from pdm_lightning.report import build_tables, captions
 from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.render_text import grid
@@ -77,8 +78,10 @@ def _table(studies: str = "", *words: str) -> str:
     typed: dict[str, str] = {}
     for word in words:
         key, _, typed[key] = word.partition("=")
-        if not typed[key] or key not in DEFAULTS:
-            raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}")
+        if not typed[key] or key not in (*DEFAULTS, "report"):
+            raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}, and report alone")
+    if "report" in typed:
+        return _reported(studies, **typed)
     asked = DEFAULTS | typed
     defenses, footnotes = asked["defenses"].split(","), Footnotes()
     rows: list[TableRow] = []
@@ -103,6 +106,20 @@ def _table(studies: str = "", *words: str) -> str:
         footnotes.add(seeds)
     made.footnotes = footnotes.lines()
     return grid(made)
+
+
+def _reported(study: str, report: str, **others: str) -> str:
+    """The only table of a kind in a study's report."""
+    if others:
+        raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
+    rows = read_csv(_results(study))
+    labels = _labels(
+        *([*dict.fromkeys(getattr(row, group) for row in rows)] for group in ("defense", "attack"))
+    )
+    made = build_tables(replace(labels, rows=rows, tables=[report]))
+    if len(made) != 1:
+        raise ValueError(f"{study} has {len(made)} tables of this kind, not one")
+    return grid(made[0])
 
 
 def _results(study: str) -> Path:

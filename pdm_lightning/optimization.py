@@ -14,6 +14,9 @@ from torch.optim import Optimizer
 
 _NOT_ARGUMENTS = ("_target_", "name", "label", "schedule", "weight_decay")
 
+#: What excludes PyTorch's one kernel over all parameters, where it is asked for.
+_NOT_FUSED = ("foreach", "differentiable")
+
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Split the trainable parameters: weights of convolutions and linear layers decay, all others do not."""
@@ -58,7 +61,7 @@ def make_optimizer(module: nn.Module, spec: Mapping[str, Any], *, brief: bool = 
         target = type(target.__name__, (target,), plain)
     arguments = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS}
     # one kernel over all parameters: on small networks the loop over them is a sizeable part of a step
-    if "fused" in inspect.signature(target).parameters:
+    if "fused" in inspect.signature(target).parameters and not any(map(arguments.get, _NOT_FUSED)):
         arguments.setdefault("fused", True)
     try:
         optimizer: Optimizer = target(

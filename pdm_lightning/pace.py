@@ -54,6 +54,23 @@ def check_precision(name: object) -> str:
     return str(name)
 
 
+def check_tf32(precision: object, kind: str, why: str) -> None:
+    """ValueError where tf32 would do nothing: the same weights, stored as another artifact.
+
+    Parameters
+    ----------
+    precision : str
+    kind : str
+        Of the device: ``cpu`` or ``cuda``.
+    why : str
+        How it came to be no CUDA device, for the error.
+    """
+    if precision == "tf32" and kind != "cuda":
+        raise ValueError(
+            f"trainer.precision=tf32 is a mode of CUDA devices, and {why}: use trainer.precision=float32 or bf16"
+        )
+
+
 def arrange(
     classifier: Classifier, example: Tensor, pace: Pace, precision: str, *, looked_into: bool = False
 ) -> None:
@@ -136,6 +153,7 @@ def running(precision: str, device: torch.device) -> Iterator[None]:
     """Train in a precision, with memory that is kept from step to step; both are restored."""
     with contextlib.ExitStack() as stack:
         if precision == "tf32":
+            check_tf32(precision, device.type, f"this training runs on the {device.type.upper()}")
             stack.enter_context(precise("tf32"))
         if device.type == "cpu":
             stack.enter_context(held_memory())

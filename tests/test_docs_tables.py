@@ -172,3 +172,20 @@ def test_a_script_that_meets_such_a_mark_ends_with_that_line_and_the_page(tmp_pa
     with pytest.raises(SystemExit, match=re.escape(told)):
         runpy.run_path(str(script), run_name="__main__")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == page
+
+
+def test_a_table_of_the_report_stands_whole(tables: dict[str, Any], tmp_path: Path) -> None:
+    def fooled(eps: float, share: float, value: float) -> list[Row]:
+        more = {"attack": f"fgsm[eps={eps}]", "n_attacked": 500}
+        return [auc(value, **more), auc(share, metric="misclassified_rate", **more)]
+
+    study(tmp_path, "mine", [*fooled(0.1, 0.4, 0.9), *fooled(0.2, 0.6, 0.92)])
+    made = tables["table"]("mine report=equal_success").splitlines()
+    assert made[2] == r"| MNIST | FGSM, 50 % fooled | .910 \[.890, .920\]<br>n = 250 |"
+    for mark, told in (
+        ("mine report=equal_success model=resnet20", "leave out model"),
+        ("mine report=equal", "table 'equal' is unknown"),
+        ("mine report=white_box", "0 tables of this kind"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            tables["table"](mark)

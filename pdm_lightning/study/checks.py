@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import UnionType
 from typing import Any
 
 from pdm_lightning.errors import nearest
@@ -57,12 +58,7 @@ def check_number(
     """
     if value is None and optional:
         return
-    if (
-        not _is_number(value, whole)
-        or not least <= value <= most
-        or (above and value == least)
-        or value == float("inf")
-    ):
+    if not _is_number(value, whole) or not least <= value <= most or (above and value == least):
         noun = "a whole number" if whole else "a number"
         bound = f"above {least:g}" if above else f"of at least {least:g}"
         if most < float("inf"):
@@ -71,7 +67,9 @@ def check_number(
 
 
 def _is_number(value: Any, whole: bool) -> bool:
-    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    """Whether a value is a finite number."""
+    plain = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    return plain and abs(value) < float("inf")
 
 
 def choice(config: Mapping[str, Any], key: str, known: Iterable[str]) -> None:
@@ -112,13 +110,18 @@ def trainer(config: Mapping[str, Any]) -> None:
     """ValueError unless there is such a device somewhere, so many can share the batch, and it can be run so."""
     # PyTorch, which composing need not wait for
     from pdm_lightning.devices import first_gpu
-    from pdm_lightning.pace import check_precision
+    from pdm_lightning.pace import check_precision, check_tf32
     from pdm_lightning.replicas import check_shares
 
-    first_gpu(shown(at(config, "trainer.device")))
+    device = shown(at(config, "trainer.device"))
+    first_gpu(device)
+    known = ("device", "devices", "threads", "precision", "channels_last", "compile")
+    only(config, "trainer", ("name", "label", *known))
     number(config, "trainer.threads", 1, optional=True)
     # an option of the user's own may lack what follows
-    check_precision(config["trainer"].get("precision", "float32"))
+    precision = check_precision(config["trainer"].get("precision", "float32"))
+    if device == "cpu":  # of any other the machine that trains has to tell
+        check_tf32(precision, device, "trainer.device=cpu is none")
     for key in ("channels_last", "compile"):
         if config["trainer"].get(key) is not None:
             flag(config, f"trainer.{key}")
@@ -133,6 +136,27 @@ def mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}={shown(value)}: set the values inside it instead, as {key}.<name>=...")
     return value
+
+
+def present(
+    config: Mapping[str, Any], key: str, check: Callable[..., None], *details: Any, **more: Any
+) -> None:
+    """Check a key that an option of the user's own may lack."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return
+        node = node[part]
+    check(config, key, *details, **more)
+
+
+def only(config: Mapping[str, Any], key: str, known: Sequence[str]) -> None:
+    """ValueError where a mapping holds a name that nobody reads, though artifacts may get other keys by it."""
+    for name in mapping(config, key):
+        if name not in known:
+            has = ", ".join(each for each in known if each not in NAMES)
+            hint = nearest(str(name), known) or ":"
+            raise ValueError(f"{key}.{name}: there is no such option{hint} {key} has {has}; leave it out")
 
 
 def shown(value: Any) -> str:
@@ -182,14 +206,20 @@ def arguments(
 
 
 def _kind(key: str, value: Any, annotation: Any) -> None:
-    """ValueError where a plain annotation (float, int, bool, a sequence) and a value do not go together."""
-    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if name in ("float", "int") and not _is_number(value, name == "int"):
-        raise ValueError(f"{key}={shown(value)}: a {'whole ' if name == 'int' else ''}number needed")
-    if name == "bool" and not isinstance(value, bool):
-        raise ValueError(f"{key}={shown(value)}: use true or false")
+    """ValueError where a plain annotation (float, int, bool, a sequence) and a value do not go together.
+
+    Any of them may be followed by ``| None``.
+    """
+    union = str(annotation) if isinstance(annotation, UnionType) else getattr(annotation, "__name__", "")
+    name = annotation if isinstance(annotation, str) else union
     if value is None and re.search(r"\bNone\b", name):
         return
+    name = name.removesuffix(" | None")
+    if name in ("float", "int") and not _is_number(value, name == "int"):
+        kind = "whole " if name == "int" else "finite " if isinstance(value, float) else ""
+        raise ValueError(f"{key}={shown(value)}: a {kind}number needed")
+    if name == "bool" and not isinstance(value, bool):
+        raise ValueError(f"{key}={shown(value)}: use true or false")
     if re.match(r"(Sequence|list|tuple)\b", name) and not isinstance(value, list):
         raise ValueError(f"{key}={shown(value)}: a list needed, as '{key}=[1,2]'")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pdm_lightning.devices import pick_device, several
+from pdm_lightning.pace import check_tf32
 from pdm_lightning.study.graph import Node, ancestry
 
 ON_CPU = {
@@ -36,7 +37,9 @@ def hardware(node: Node) -> tuple[Mapping[str, Any], int]:
 
 
 def check_devices(nodes: Iterable[Node], launcher: Any = None) -> None:
-    """ValueError where the devices that nodes ask for are not there, so that it is told before anything is computed.
+    """ValueError where the devices that nodes ask for are not there, or cannot train in the precision asked for.
+
+    So it is told before anything is computed.
 
     Parameters
     ----------
@@ -48,18 +51,22 @@ def check_devices(nodes: Iterable[Node], launcher: Any = None) -> None:
     """
     here = launcher is None or getattr(launcher, "here", False)
     given = None if here else getattr(launcher, "gpus", None)
-    for device, count, key in sorted({_asked(node) for node in nodes}):
+    for device, count, key, precision in sorted({_asked(node) for node in nodes}):
         if here:
-            several([pick_device(device)], count, key)
+            found = pick_device(device)
+            several([found], count, key)
+            check_tf32(precision, found.type, f"trainer.device={device} finds none here")
         elif given is not None and device != "cpu":
             option, gpus = given
             _check_given(option, gpus, device, count, key)
+            check_tf32(precision, "cuda" if gpus else "cpu", f"jobs get no GPU (set {option}={count})")
 
 
-def _asked(node: Node) -> tuple[str, int, str]:
+def _asked(node: Node) -> tuple[str, int, str, str]:
     trainer, count = hardware(node)
-    key = "trainer.devices" if node.kind in ("train", "proxy") else "craft.devices"
-    return str(trainer["device"]), count, key
+    if node.kind not in ("train", "proxy"):
+        return str(trainer["device"]), count, "craft.devices", ""
+    return str(trainer["device"]), count, "trainer.devices", str(trainer.get("precision", "float32"))
 
 
 def _check_given(option: str, gpus: float, device: str, count: int, key: str) -> None:

@@ -16,7 +16,7 @@ from pdm_lightning.optimization import lr_factor, make_optimizer
 from pdm_lightning.stages.build import NOT_ARGUMENTS, build_classifier, build_loss
 from pdm_lightning.stages.instantiate import instantiate
 from pdm_lightning.store import ON_STALE
-from pdm_lightning.study import validate_defense, validate_detector, validate_report
+from pdm_lightning.study import validate_defense, validate_detector, validate_report, validate_settings
 from pdm_lightning.study.budget_names import COSTS
 from pdm_lightning.study.cell import Cell
 from pdm_lightning.study.checks import (
@@ -30,6 +30,8 @@ from pdm_lightning.study.checks import (
     has,
     mapping,
     number,
+    only,
+    present,
     text,
     trainer,
     words,
@@ -88,48 +90,24 @@ def _places(config: Config) -> None:
     choice(config, "store.on_stale", ON_STALE)
 
 
-def _budget(config: Config) -> None:
-    train = at(config, "budget.train")
-    number(config, "budget.train.steps", 1, optional=True)
-    number(config, "budget.train.epochs", 0, whole=False, above=True, optional=True)
-    number(config, "budget.train.batch_size", 1)
-    number(config, "budget.train.segment", 1)
-    if train["steps"] is None and train["epochs"] is None:
-        raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
-    for cost in mapping(config, "budget.images"):
-        number(config, f"budget.images.{cost}", 1, optional=True)
-    caps = mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
-    for name, cap in caps.items():
-        for key in [f"{name}.{field}" for field in cap] if isinstance(cap, Mapping) else [name]:
-            number(config, f"budget.iterations.{key}", 1)
-
-
 def _data(config: Config) -> None:
     data = mapping(config, "data")
+    if data.get("augment") is not None:
+        only(config, "data.augment", ("crop", "flip"))
     text(config, "data.name", optional=True)
-    _present(config, "data.root", text)
-    _present(config, "data.download", flag)
-    _present(config, "data.val_size", number, 0, whole=False, above=True)
-    _present(config, "data.split_seed", number, 0)
-    _present(config, "data.augment.crop", number, 0)
-    _present(config, "data.augment.flip", flag)
-    _present(config, "data.pairs", choice, ("auto", "always"))
+    present(config, "data.root", text)
+    present(config, "data.download", flag)
+    present(config, "data.val_size", number, 0, whole=False, above=True)
+    present(config, "data.split_seed", number, 0)
+    present(config, "data.augment.crop", number, 0)
+    present(config, "data.augment.flip", flag)
+    present(config, "data.pairs", choice, ("auto", "always"))
     if data.get("val_size", 0) >= 1:
         number(config, "data.val_size", 1)
     with built("data", data):
         if data.get("size") is not None:
             pair(data["size"])
         check_channels(data.get("channels"))
-
-
-def _present(config: Config, key: str, check: Callable[..., None], *details: Any, **more: Any) -> None:
-    """Check a key that an option of the user's own may lack."""
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return
-        node = node[part]
-    check(config, key, *details, **more)
 
 
 def _model(config: Config, place: str = "model") -> None:
@@ -164,7 +142,7 @@ def _attack(config: Config, place: str = "attack") -> None:
     arguments(place, spec)
     with built(place, attack):
         instantiate(spec)
-    _present(config, f"{place}.cost", choice, COSTS)
+    present(config, f"{place}.cost", choice, COSTS)
     at(config, f"budget.images.{attack.get('cost', 'medium')}")
     caps(config, attack)
 
@@ -206,6 +184,7 @@ def _defense(config: Config, place: str = "defense") -> None:
     defense = mapping(config, place)
     text(config, f"{place}.name")
     words(config, f"{place}.use", mapping(config, f"{place}.term"))
+    only(config, place, ("name", "label", "use", "term", "q", "readout", "pairs", "forward"))
     if not defense["use"] and defense.get("readout") != "direct":
         raise ValueError(
             f"{place}.use=[]: use some of {', '.join(defense['term'])}; {place}=frozen is for taking no step"
@@ -229,9 +208,13 @@ def _optimizer(config: Config) -> None:
     """Build the optimizer of one small layer and the schedule of a short training."""
     optimizer = mapping(config, "optimizer")
     text(config, "optimizer.name")
-    _present(config, "optimizer.lr", number, 0, whole=False, above=True)
-    _present(config, "optimizer.weight_decay", number, 0, whole=False)
+    present(config, "optimizer.lr", number, 0, whole=False, above=True)
+    present(config, "optimizer.weight_decay", number, 0, whole=False)
     arguments("optimizer", optimizer, ("schedule", "weight_decay"), ("params",))
+    if optimizer.get("differentiable"):
+        raise ValueError(
+            "optimizer.differentiable=true: a training takes no gradient through its steps: leave it out"
+        )
     schedule = optimizer.get("schedule")
     if schedule is not None:
         _schedule(config, mapping(config, "optimizer.schedule"))
@@ -241,10 +224,11 @@ def _optimizer(config: Config) -> None:
 
 
 def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
+    only(config, "optimizer.schedule", ("kind", "milestones", "gamma", "warmup"))
     choice(config, "optimizer.schedule.kind", ("multistep", "cosine", "constant"))
     for key in ("warmup", "gamma"):
-        _present(config, f"optimizer.schedule.{key}", number, 0, 1, whole=False)
-    milestones = schedule.get("milestones") or []
+        present(config, f"optimizer.schedule.{key}", number, 0, 1, whole=False)
+    milestones = [] if schedule.get("milestones") is None else schedule["milestones"]
     if not isinstance(milestones, list):
         raise ValueError(
             f"optimizer.schedule.milestones={milestones}: a list of fractions needed, as '[0.5,0.75]'"
@@ -254,12 +238,13 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
+    validate_settings.parts: tuple(validate_settings.names()),
     _study: ("seed", "features", "craft", "evaluate", "card", "measure", "tsne"),
     validate_report.report: ("report", "name"),
     _places: ("paths", "store"),
     check_logger: ("logger",),
     _data: ("data",),
-    _budget: ("budget",),
+    validate_settings.budget: ("budget",),
     trainer: ("trainer", "budget"),
     _model: ("model",),
     _defense: ("defense",),

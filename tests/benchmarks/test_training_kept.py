@@ -30,9 +30,17 @@ def test_what_is_measured_is_kept_under_its_settings(tmp_path: Path) -> None:
     ):
         assert training.Kept(path, told, fresh).once("case", TINY, measure) == {"a": 1.5}
         assert len(calls) == expected
-    path.write_text("{")
-    assert training.Kept(path, {"threads": 2}, False).once("case", TINY, measure) == {"a": 1.5}
-    assert len(calls) == 4
+    damaged = (
+        "{",
+        "[]",
+        "null",
+        '{"under": {"threads": 2}}',
+        '{"under": {"threads": 2}, "found": 3, "load": 1}',
+    )
+    for number, content in enumerate(damaged):
+        path.write_text(content)
+        assert training.Kept(path, {"threads": 2}, False).once("case", TINY, measure) == {"a": 1.5}
+        assert len(calls) == 4 + number
 
 
 def test_what_is_measured_keeps_its_date_and_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,18 +65,24 @@ def test_every_shipped_attack_may_be_named() -> None:
     validate(ask("plan", ["attack.name=mine", "+budget.images.mine=7"]))
 
 
+PLACES = ["--config-dir=my_conf", "hydra.searchpath=[file://my_conf]"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_an_attack_is_called_by_its_name_and_not_by_its_file(
-    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    place: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (elsewhere / "my_conf" / "attack").mkdir(parents=True)
     option = "name: halfway\nlabel: Half\ncost: cheap\nlean: false\n_target_: attacks.FGSM\neps: 0.1\n"
     (elsewhere / "my_conf" / "attack" / "half.yaml").write_text(option)
-    validate(ask("plan", ["--config-dir=my_conf", "+budget.images.halfway=7"]))
-    wrong = refused(capsys, "plan", "--config-dir=my_conf", "attack=half", "+budget.images.half=7")
-    assert "budget.images.half: 'half' is unknown: did you mean 'halfway'?" in wrong
+    validate(ask("plan", [place, "+budget.images.halfway=7"]))
+    for words in (["attack=half"], []):
+        wrong = refused(capsys, "plan", place, *words, "+budget.images.half=7")
+        assert "budget.images.half: 'half' is unknown: did you mean 'halfway'?" in wrong
+    assert "did you mean 'bim_010'?" in refused(capsys, "plan", place, "+budget.images.bim_01=5")
 
 
-@pytest.mark.parametrize("place", ["--config-dir=my_conf", "hydra.searchpath=[file://my_conf]"])
+@pytest.mark.parametrize("place", PLACES)
 def test_attacks_of_the_users_own_may_be_named_where_they_do_not_take_part(
     place: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ WORDS: list[Any] = [
     ("-m attack=fgsm,cw attack.eps=0.1,0.2", "unknown option 'attack.eps': attack=cw has none"),
     ("experiment=table2 defense=ce,pdm attack.epss=1", "unknown option 'attack.epss'"),
     ("~attack", "attack is missing"),
-    ("budget.train=5", "budget.train.steps is missing"),
+    ("budget.train=5", "budget.train=5: set the values inside it instead, as budget.train.<name>=..."),
     # overrides that are none
     ("defense", "'defense' needs a value: defense=..., one of ce, ce_input_gradient"),
     ("quickstart", "'quickstart' is no override: did you mean experiment=quickstart?"),

@@ -92,3 +92,37 @@ def test_the_number_of_devices_names_no_artifact() -> None:
         for words in ([], ["trainer=ddp"], ["trainer=cpu", "trainer.devices=4"])
     }
     assert len(keys) == 1
+
+
+TF32 = "trainer.precision=tf32"
+
+
+def test_tf32_is_refused_where_it_would_train_the_same_weights_again(
+    no_gpu: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, TF32, f"paths.output={tmp_path / 'out'}"]
+    assert main(["plan", *words, "trainer.device=cpu"]) == 2
+    assert capsys.readouterr().err == (
+        "pdml: trainer.precision=tf32 is a mode of CUDA devices, and trainer.device=cpu is none: use "
+        "trainer.precision=float32 or bf16\n"
+    )
+    assert main(["plan", *words]) == 0  # it may be run elsewhere
+    capsys.readouterr()
+    assert main(["run", *words]) == 2
+    told = capsys.readouterr().err
+    assert "and trainer.device=auto finds none here: use trainer.precision=float32 or bf16" in told
+    assert not (tmp_path / "out" / "store").exists()
+
+
+def test_tf32_is_sent_where_jobs_get_gpus(no_gpu: None) -> None:
+    for launcher in (slurm(1), slurm(None), ray(0.5)):
+        check_devices(asking(TF32), launcher)
+    with pytest.raises(
+        ValueError, match=r"tf32 is a mode .* jobs get no GPU \(set hydra.launcher.num_gpus=1\)"
+    ):
+        check_devices(asking(TF32), ray(0))
+
+
+def test_tf32_trains_on_a_gpu(two_gpus: None) -> None:
+    check_devices(asking(TF32))
+    check_devices(asking(TF32, "trainer.device=cuda", "attack=fgsm_010"))

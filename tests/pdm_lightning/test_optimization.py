@@ -94,3 +94,30 @@ def test_each_config_builds_and_descends(path):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+@pytest.mark.parametrize(
+    ("asked", "fused"),
+    [
+        ({}, True),
+        ({"fused": False}, False),
+        ({"foreach": False}, True),
+        ({"foreach": True}, None),
+        ({"foreach": True, "fused": False}, False),
+        ({"differentiable": True}, None),
+    ],
+)
+def test_one_kernel_over_all_weights_unless_another_way_is_asked_for(name, asked, fused):
+    layer = nn.Linear(2, 1)
+    optimizer = make_optimizer(layer, {"_target_": f"torch.optim.{name}", "lr": 0.1, **asked})
+    assert optimizer.defaults["fused"] is fused
+    if not asked.get("differentiable"):
+        layer(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+
+def test_both_ways_at_once_are_refused_by_pytorch():
+    spec = {"_target_": "torch.optim.SGD", "lr": 0.1, "foreach": True, "fused": True}
+    with pytest.raises(RuntimeError, match="fused"):
+        make_optimizer(nn.Linear(1, 1), spec)

@@ -178,6 +178,14 @@ def test_an_unknown_precision_names_the_others() -> None:
         check_precision("fp8")
 
 
+def test_a_job_that_finds_no_gpu_trains_nothing_in_tf32(tmp_path) -> None:
+    with pytest.raises(
+        ValueError, match=r"tf32 is a mode of CUDA devices, and this training runs on the CPU: use"
+    ):
+        run(tmp_path, tiny_spec(steps=2) | {"precision": "tf32"})
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_tf32_is_for_the_training_alone() -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with precise("tf32"):

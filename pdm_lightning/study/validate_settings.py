@@ -1,0 +1,50 @@
+"""Checks of the settings that no class has: those of the configuration's main file, and a budget's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pdm_lightning.study.checks import at, mapping, number, only, present
+from pdm_lightning.study.words import CONFIG, conf_dir
+
+Config = dict[str, Any]
+
+
+@lru_cache(maxsize=1)
+def names() -> dict[str, list[str]]:
+    """What each part of the main file holds, which is all that it may hold; places may be given names at will."""
+    whole = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{CONFIG}.yaml"), resolve=False)
+    assert isinstance(whole, dict)
+    own = ("hydra", "paths")
+    return {str(key): list(part) for key, part in whole.items() if isinstance(part, dict) and key not in own}
+
+
+def parts(config: Config) -> None:
+    """ValueError for a name that a part of the main file has not."""
+    for key, known in names().items():
+        if key in config:
+            only(config, key, known)
+
+
+def budget(config: Config) -> None:
+    """ValueError for a training of no length, a cap that is none, and a name that a budget has not."""
+    only(config, "budget", ("name", "label", "train", "images", "iterations", "aim"))
+    only(config, "budget.train", ("steps", "epochs", "batch_size", "segment", "log_every"))
+    train = at(config, "budget.train")
+    number(config, "budget.train.steps", 1, optional=True)
+    number(config, "budget.train.epochs", 0, whole=False, above=True, optional=True)
+    number(config, "budget.train.batch_size", 1)
+    number(config, "budget.train.segment", 1)
+    present(config, "budget.train.log_every", number, 1)
+    if train["steps"] is None and train["epochs"] is None:
+        raise ValueError("budget.train.steps=null and budget.train.epochs=null: set one of them")
+    for cost in mapping(config, "budget.images"):
+        number(config, f"budget.images.{cost}", 1, optional=True)
+    caps = mapping(config, "budget.iterations") if config["budget"].get("iterations") else {}
+    for name, cap in caps.items():
+        for key in [f"{name}.{field}" for field in cap] if isinstance(cap, Mapping) else [name]:
+            number(config, f"budget.iterations.{key}", 1)
