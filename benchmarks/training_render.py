@@ -65,18 +65,6 @@ def write(
         [line["name"], str(line["n"]), *(_cell(line, f"share {part}", _percent) for part in PARTS)]
         for line in lines
     ]
-    added = [
-        [
-            line["name"],
-            str(line["ends n"]),
-            _cell(line, "checkpoint ms", number),
-            _cell(line, "adds checkpoint", _percent),
-            _cell(line, "validation ms", lambda value: number(value, 4)),
-            str(line["every"]),
-            _cell(line, "adds validation", _percent),
-        ]
-        for line in lines
-    ]
     missed = short(lines, grown)
     below = "What falls short of what was asked for:\n\n" + "\n".join(f"- {line}" for line in missed)
     text = "\n\n".join(
@@ -89,18 +77,7 @@ def write(
             "Where a step of ours spends its time, in %:",
             table(["case", "n", *PARTS], parts),
             f"What a study in segments of {SEGMENT} steps adds to them, by checkpoints and by validations:",
-            table(
-                [
-                    "case",
-                    "n",
-                    "checkpoint, ms",
-                    "adds, %",
-                    "validation, ms",
-                    "each so many segments",
-                    "adds, %",
-                ],
-                added,
-            ),
+            _added(lines),
             *([GROWTH] if grown else []),
             NOTES,
         ]
@@ -111,6 +88,23 @@ def write(
         writer.writeheader()
         writer.writerows(lines)
     return text
+
+
+def _added(lines: Sequence[Mapping[str, Any]]) -> str:
+    head = ["case", "n", "checkpoint, ms", "adds, %", "validation, ms", "each so many segments", "adds, %"]
+    rows = [
+        [
+            line["name"],
+            str(line["ends n"]),
+            _cell(line, "checkpoint ms", number),
+            _cell(line, "adds checkpoint", _percent),
+            _cell(line, "validation ms", lambda value: number(value, 4)),
+            str(line["every"]),
+            _cell(line, "adds validation", _percent),
+        ]
+        for line in lines
+    ]
+    return table(head, rows)
 
 
 def _percent(value: float) -> str:

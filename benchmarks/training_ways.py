@@ -39,9 +39,8 @@ WARM = 5
 
 def possible() -> tuple[str, ...]:
     """The ways that this processor has instructions for."""
-    known: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # of later versions of PyTorch alone
+    # earlier versions of PyTorch do not tell
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     bf16 = known.get("amx_bf16") or known.get("avx512_bf16")
     return tuple(way for way in WAYS if bf16 or way != BF16)
 

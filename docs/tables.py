@@ -180,13 +180,16 @@ def _labels(defenses: list[str], attacks: list[str]) -> StudyResult:
     """As reports call an option: ``cw_wb[confidence=1]`` has the label of ``cw_wb`` and what was overridden."""
     made: dict[str, dict[str, str]] = {"data": {"mnist": "MNIST"}}
     for group, names in (("defense", defenses), ("attack", attacks)):
-        for name in names:
-            own, bracket, changed = name.partition("[")
-            known = {path.stem: path for path in (ROOT / "conf" / group).glob("*.yaml")}
+        known = {path.stem: path for path in (ROOT / "conf" / group).glob("*.yaml")}
+        labels: dict[str, str] = {}
+        for own in dict.fromkeys(name.partition("[")[0] for name in names):
             if own not in known:
                 raise ValueError(f"no {group} '{own}'{_instead(own, known)}")
-            option = yaml.safe_load(known[own].read_text(encoding="utf-8"))
-            made.setdefault(group, {})[name] = f"{option.get('label', own)}{bracket}{changed}"
+            labels[own] = yaml.safe_load(known[own].read_text(encoding="utf-8")).get("label", own)
+        parts = {name: name.partition("[") for name in names}
+        made[group] = {
+            name: labels[own] + bracket + changed for name, (own, bracket, changed) in parts.items()
+        }
     return StudyResult("", "", labels=made)
 
 

@@ -216,6 +216,11 @@ class Cube:
         """Rows whose columns equal `names`."""
         return (row for row in self.rows if all(getattr(row, key) == value for key, value in names.items()))
 
+    def by_seed(self, metric: str, block: Block, data: str, defense: str, attack: str) -> dict[int, float]:
+        """The values of one cell; `block` has to be the rows' own in every column."""
+        rows = self.select(metric=metric, data=data, defense=defense, attack=attack, **vars(block))
+        return {row.seed: row.value for row in rows if row.value is not None}
+
     def attacked(self, metric: str, block: Block) -> list[tuple[str, str, str]]:
         """(data, defence, attack) of the cells in `block` that have something to say of `metric`."""
         rows = self.select(budget=block.budget, model=block.model)

@@ -23,16 +23,20 @@ _CAPTION = (
     "near each model is to being fooled. Last columns: each defence minus the one before it, seed by seed."
 )
 
+_MINUS = "auc_minus:"
+
 #: By radius, what an attack is called.
 Sweep = dict[float, str]
+#: By data set and attack.
+Sweeps = dict[tuple[str, str], Sweep]
 #: By seed, the share fooled and the row of the AUC at each radius.
 Points = dict[int, list[tuple[float, Row]]]
 
 
 def equal_success_tables(result: StudyResult, cube: Cube) -> list[Table]:
     """One table for each block in which an attack ran at several radii and fooled so many images."""
-    blocks = [block for block in cube.blocks(detection=True) if _sweeps(cube, block)]
-    tables = [_table(result, cube, block, blocks) for block in blocks]
+    swept = {block: sweeps for block in cube.blocks(detection=True) if (sweeps := _sweeps(cube, block))}
+    tables = [_table(result, cube, block, list(swept), sweeps) for block, sweeps in swept.items()]
     return [table for table in tables if table.rows]
 
 
@@ -48,17 +52,17 @@ def radius_of(attack: str) -> tuple[str, float] | None:
         return None
 
 
-def _sweeps(cube: Cube, block: Block) -> dict[tuple[str, str], Sweep]:
-    """By data set and attack, its radii where there are several."""
-    swept: dict[tuple[str, str], Sweep] = defaultdict(dict)
+def _sweeps(cube: Cube, block: Block) -> Sweeps:
+    """The radii of each attack that has several."""
+    swept: Sweeps = defaultdict(dict)
     for data, _, attack in cube.attacked("auc", block):
         if found := radius_of(attack):
             swept[data, found[0]][found[1]] = attack
     return {place: dict(sorted(radii.items())) for place, radii in swept.items() if len(radii) > 1}
 
 
-def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -> Table:
-    sweeps, footnotes = _sweeps(cube, block), Footnotes()
+def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], sweeps: Sweeps) -> Table:
+    footnotes = Footnotes()
     names = {attack for radii in sweeps.values() for attack in radii.values()}
     defenses = result.ordered(
         "defense", (defense for _, defense, attack in cube.attacked("auc", block) if attack in names)
@@ -101,9 +105,6 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
     )
 
 
-_MINUS = "auc_minus:"
-
-
 def _label(result: StudyResult, radii: Sweep) -> str:
     """What the attack is called without a radius."""
     label = result.label("attack", next(iter(radii.values())))
@@ -115,12 +116,10 @@ def _points(cube: Cube, block: Block, data: str, defense: str, radii: Sweep) -> 
     """In the order of the radii; those at which too few are fooled for an AUC are left out."""
     points: Points = defaultdict(list)
     for attack in radii.values():
-        where = {"data": data, "defense": defense, "attack": attack, **vars(block)}
-        shares = {row.seed: row.value for row in cube.select(metric="misclassified_rate", **where)}
-        for row in cube.select(metric="auc", **where):
-            share = shares.get(row.seed)
-            if row.value is not None and share is not None:
-                points[row.seed].append((share, row))
+        shares = cube.by_seed("misclassified_rate", block, data, defense, attack)
+        for row in cube.select(metric="auc", data=data, defense=defense, attack=attack, **vars(block)):
+            if row.value is not None and row.seed in shares:
+                points[row.seed].append((shares[row.seed], row))
     return points
 
 

@@ -159,7 +159,7 @@ def _level_cell(
     warning = "CENSORED: see the sweep" if any(warnings) else ""
     curves: dict[int, list[tuple[float, float]]] = {}
     for block in members:
-        level, distance = (_by_seed(cube, metric, block, cell) for metric in ("auc", "distortion"))
+        level, distance = (cube.by_seed(metric, block, *cell) for metric in ("auc", "distortion"))
         for seed in level.keys() & distance.keys():
             curves.setdefault(seed, []).append((level[seed], distance[seed]))
     if not curves:
@@ -179,9 +179,3 @@ def _level_cell(
     )
     spanned = f"{formats.fraction(min(reached))} to {formats.fraction(max(reached))}"
     return Cell(f"n/a (AUC {spanned})", warning=warning, status="n/a")
-
-
-def _by_seed(cube: Cube, metric: str, block: Block, cell: tuple[str, str, str]) -> dict[int, float]:
-    data, defense, attack = cell
-    rows = cube.select(metric=metric, data=data, defense=defense, attack=attack, **vars(block))
-    return {row.seed: row.value for row in rows if row.value is not None}

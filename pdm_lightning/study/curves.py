@@ -28,7 +28,7 @@ REJECTION = (
 AUCS = ("auc", "auc_all")
 EPS = "attack.eps"
 LENGTHENED = ("misclassified_rate", "l2_mean")
-_Y_LABELS = {
+Y_LABELS = {
     ACCURACY: "accuracy",
     "auc": "AUC, paired rule",
     "auc_all": "AUC, failures kept",
@@ -112,7 +112,7 @@ class _Panel:
 
     def drawn(self) -> dict[str, Any]:
         axes = {key: value for key, value in self.axes.items() if key != "metric"}
-        return axes | {"series": [_curve(label, curve) for label, curve in self.points.items()]}
+        return axes | {"series": [line(label, sorted(curve.items())) for label, curve in self.points.items()]}
 
 
 class _Place(NamedTuple):
@@ -217,7 +217,7 @@ class Names:
         if at:
             yield formats.false_positives(at[1])
         if row.metric in (*AUCS, *LENGTHENED):
-            yield _Y_LABELS[row.metric].removeprefix("AUC, ")
+            yield Y_LABELS[row.metric].removeprefix("AUC, ")
 
 
 def _drawn(metric: str, beyond: bool) -> bool:
@@ -226,17 +226,18 @@ def _drawn(metric: str, beyond: bool) -> bool:
 
 
 def _axes(title: str, x_label: str, row: Row) -> dict[str, Any]:
-    y_label = _Y_LABELS.get(row.metric, "accuracy with rejection")
+    y_label = Y_LABELS.get(row.metric, "accuracy with rejection")
     return {"metric": row.metric, "title": title, "x_label": x_label, "y_label": y_label}
 
 
-def _curve(label: str, points: dict[float, Row]) -> dict[str, Any]:
-    rows = [points[x] for x in sorted(points)]
+def line(label: str, points: Iterable[tuple[float, Row]]) -> dict[str, Any]:
+    """A curve through (x, row), in this order, with its intervals where all rows have one."""
+    xs, rows = zip(*points, strict=True)
     bounds = {"low": [row.ci_low for row in rows], "high": [row.ci_high for row in rows]}
     known = all(value is not None for values in bounds.values() for value in values)
     return {
         "label": label,
-        "x": sorted(points),
+        "x": list(xs),
         "y": [row.value for row in rows],
         **(bounds if known else {}),
     }

@@ -64,7 +64,7 @@ def _classes(entry: Entry, opened: Open) -> list[str]:
 
 
 def _tsne(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
-    panels = []
+    panels, seeds = [], several_seeds(plan.entries)
     for entry in _once(plan, "tsne"):
         artifact, classes = opened(entry.nodes["tsne"]), _classes(entry, opened)
         if artifact is None or not classes:
@@ -72,7 +72,7 @@ def _tsne(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
         arrays, numbers = load_file(artifact.file("tsne.safetensors")), artifact.json("tsne.json")
         panels.append(
             {
-                "title": place(entry, several_seeds(plan.entries), "defense"),
+                "title": place(entry, seeds, "defense"),
                 "points": arrays["points"],
                 "labels": arrays["labels"],
                 "classes": classes,
@@ -88,7 +88,7 @@ def _tsne(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
 
 
 def _confusion(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
-    panels = []
+    panels, seeds = [], several_seeds(plan.entries)
     for entry in _once(plan, "craft"):
         artifact, classes = opened(entry.nodes["craft"]), _classes(entry, opened)
         if artifact is None or not classes:
@@ -97,7 +97,7 @@ def _confusion(plan: Plan, opened: Open, _answers: Answers) -> list[Figure]:
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         fooled = (rows["predicted"] != rows["y"]).numpy()
         np.add.at(counts, (rows["y"].numpy()[fooled], rows["predicted"].numpy()[fooled]), 1)
-        title = place(entry, several_seeds(plan.entries), "defense", "attack")
+        title = place(entry, seeds, "defense", "attack")
         panels.append({"title": title, "counts": counts, "classes": classes})
     caption = "How often an image of a class (row) was taken for another class (column) after the attack."
     return [Figure("confusion", "confusion", "Original against adversarial class", caption, panels)]

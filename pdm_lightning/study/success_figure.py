@@ -7,7 +7,7 @@ from typing import Any
 
 from pdm_lightning.report.results import Figure
 from pdm_lightning.report.rows import Row
-from pdm_lightning.study.curves import EPS, Answers, Names
+from pdm_lightning.study.curves import EPS, Y_LABELS, Answers, Names, line
 
 CAPTION = (
     "Detection AUC, paired rule, against the share of the attacked images (those classified correctly) that are "
@@ -45,19 +45,13 @@ def _panel(title: str, curves: Curves, several: bool) -> dict[str, Any]:
     return {
         "title": title,
         "x_label": "share of the images fooled",
-        "y_label": "AUC, paired rule",
+        "y_label": Y_LABELS["auc"],
         "series": [_series(label, seed, curve, several) for (label, seed), curve in curves.items()],
     }
 
 
 def _series(label: str, seed: int, curve: list[tuple[float, float, Row]], several: bool) -> dict[str, Any]:
-    in_order = sorted(curve, key=lambda point: point[0])
-    drawn = {
-        "label": label,
-        "x": [share for _, share, _ in in_order],
-        "y": [row.value for _, _, row in in_order],
-    }
+    drawn = line(label, [(share, row) for _, share, row in sorted(curve, key=lambda point: point[0])])
     if several:
-        return drawn | {"name": f"{label}, seed {seed}"}
-    ends = {"low": [row.ci_low for _, _, row in in_order], "high": [row.ci_high for _, _, row in in_order]}
-    return drawn | (ends if all(end is not None for line in ends.values() for end in line) else {})
+        return {key: drawn[key] for key in ("label", "x", "y")} | {"name": f"{label}, seed {seed}"}
+    return drawn

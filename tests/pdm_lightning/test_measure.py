@@ -16,18 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attacks import BIM, FGSM
 from detection import KDE, View, auc
 from pdm_lightning.data import to_unit
-from pdm_lightning.losses import CombinedLoss, Siamese
 from pdm_lightning.models import Classifier
 from pdm_lightning.report.figures import figure_csv
 from pdm_lightning.report.results import StudyResult
-from pdm_lightning.stages import bound, craft, features, layer_gradients, walk
-from pdm_lightning.stages.measured import outputs_of, stages_of
+from pdm_lightning.stages import bound, craft, features, layer_gradients
 from pdm_lightning.study.execute import Outcome
 from pdm_lightning.study.plan import Node
 from pdm_lightning.study.results import collect
@@ -153,33 +151,6 @@ def test_gradients_at_layers_are_those_of_images_alone(study: Any) -> None:
         assert told[name]["value"] == pytest.approx(np.mean(norms), rel=1e-3), name
 
 
-def test_a_loss_of_pairs_counts_once_an_anchor() -> None:
-    """|cos(a, b) - 0| of two images: its gradient at a is (b/|b| - cos a/|a|) / |a|, with the sign of cos."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), nn.Identity(), nn.Linear(3, 2))
-    model = Classifier.wrap(network, "2", num_classes=2).eval()
-    x = torch.rand(4, 1, 2, 2)
-    loss = CombinedLoss({"siamese": Siamese()}, {"siamese": 1.0})
-    found = layer_gradients._measure(model, loss, x, torch.tensor([0, 1, 1, 0]), torch.tensor([False, False]))
-    z = (x.flatten(1) @ network[1].weight.T).detach().double()
-    a, b = z[:2], z[2:]
-    cos = F.cosine_similarity(a, b, dim=1)[:, None]
-    slope = cos.sign() * (F.normalize(b, dim=1) - cos * F.normalize(a, dim=1)) / a.norm(dim=1, keepdim=True)
-    assert found["train"]["embedding"].tolist() == pytest.approx(slope.norm(dim=1).tolist(), rel=1e-5)
-    assert len(found["attack"]["input"]) == 2
-
-
-def test_layers_of_any_network() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    model = Classifier.wrap(network, "1", num_classes=2)
-    assert stages_of(model) == {"0": "module.0", "1": "module.1", "2": "module.2", "3": "module.3"}
-    shared = nn.ReLU()
-    twice = nn.Sequential(shared, nn.Flatten(), shared)
-    with outputs_of(twice, {"relu": "0", "flat": "1"}) as caught:
-        twice(torch.rand(2, 1, 2, 2))
-    assert list(caught) == ["flat"]  # which of its two outputs would be meant?
-
-
 # ---- step by step
 
 
@@ -203,21 +174,6 @@ def test_a_walk_is_the_attack_s_own(study: Any) -> None:
     assert told["gradient_growth"]["value"] == pytest.approx(float(means[10] / means[0]))
     assert [point["value"] for point in told["embedding"]] == pytest.approx(means.tolist())
     assert told["fooled"][10]["value"] == pytest.approx(float(kept["fooled"][10].double().mean()))
-
-
-def test_only_an_attack_of_whole_batches_is_followed() -> None:
-    """An attack that drops images on its way has no step of all of them."""
-
-    class Dropping(BIM):
-        def craft(self, task: Any) -> Any:
-            task.logits(task.x[:1])
-            return super().craft(task)
-
-    model = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "0", num_classes=2)
-    x, y, index = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64), torch.arange(3)
-    with pytest.raises(ValueError, match="Dropping does not take one gradient of all images a step"):
-        walk._steps(Dropping(), model, x, y, index, 0)
-    assert len(walk._steps(BIM(iterations=4), model, x, y, index, 0)) == 5
 
 
 # ---- bandwidths
