@@ -13,7 +13,7 @@ from pdm_lightning.report.cells import split_note
 from pdm_lightning.report.results import Figure
 from pdm_lightning.report.rows import Row
 from pdm_lightning.study.cell import Cell
-from pdm_lightning.study.curves import Answers
+from pdm_lightning.study.curves import Answers, place
 
 METRICS = ("accuracy", "class_cosine", "dbi")
 """What is drawn: a panel each."""
@@ -37,22 +37,22 @@ Panels = dict[tuple[str, str, str], Curves]
 
 def weights(answers: Answers) -> list[Figure]:
     """One panel a data set, model, term and measure, and a budget where the study has several; one curve a defence."""
-    several = len({entry.cell.name("budget") for entry, _ in answers}) > 1
+    apart = ["budget"] if len({entry.cell.name("budget") for entry, _ in answers}) > 1 else []
     panels: Panels = {}
     for entry, rows in answers:
         for term, curve in _curves(entry.cell):
             at = float(entry.cell.config["defense"]["term"][term]["weight"])
             for metric, row in _measured(rows):
-                panel = panels.setdefault((_place(entry.cell, several), term, metric), {})
+                panel = panels.setdefault((place(entry, False, *apart), term, metric), {})
                 seeds = panel.setdefault(curve, defaultdict(dict))[at]
                 if row.status == "ok" or row.seed not in seeds:
                     seeds[row.seed] = row
     panels = _lines({key: curves for key, curves in panels.items() if _swept(curves)})
     made = [
-        _panel(place, term, metric, panels[place, term, metric])
-        for place, term in dict.fromkeys(key[:2] for key in panels)
+        _panel(where, term, metric, panels[where, term, metric])
+        for where, term in dict.fromkeys(key[:2] for key in panels)
         for metric in METRICS
-        if (place, term, metric) in panels
+        if (where, term, metric) in panels
     ]
     signs = {word for panel in made for series in panel["series"] for word in series.get("signs", ())}
     told = [CAPTION, *([_RINGS] if COLLAPSED in signs else []), *([_CROSSES] if signs - {COLLAPSED} else [])]
@@ -89,10 +89,6 @@ def _lines(panels: Panels) -> Panels:
 
 def _rows(curve: dict[float, dict[int, Row]]) -> list[Row]:
     return [row for seeds in curve.values() for row in seeds.values()]
-
-
-def _place(cell: Cell, several: bool) -> str:
-    return ", ".join(cell.label(group) for group in ("data", "model", *(["budget"] if several else [])))
 
 
 def _curves(cell: Cell) -> Iterator[tuple[str, str]]:
