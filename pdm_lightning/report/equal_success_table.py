@@ -20,8 +20,11 @@ _EPS = re.compile(r"(?<=[\[,])eps=([^,\]]+),?")
 _CAPTION = (
     "Detection AUC, paired rule, where an attack fools the same share of each model's images: on the straight line "
     "between the radii of the sweep that fool fewer and more, seed by seed. At one radius, AUCs compare as well how "
-    "near each model is to being fooled. Last columns: each defence minus the one before it, seed by seed."
+    "near each model is to being fooled."
 )
+_DIFFERENCES = "Last columns: each defence minus the one before it, seed by seed."
+#: Most defences whose differences are shown: in the order of an ablation neighbours differ in more than one term.
+_MOST = 3
 
 _MINUS = "auc_minus:"
 
@@ -67,6 +70,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], s
     defenses = result.ordered(
         "defense", (defense for _, defense, attack in cube.attacked("auc", block) if attack in names)
     )
+    neighbours = list(pairwise(range(len(defenses)))) if len(defenses) <= _MOST else []
     rows: list[TableRow] = []
     measures: list[Measure] = []
     for (data, _), radii in sweeps.items():
@@ -83,13 +87,14 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], s
                 continue
             measures += shown
             cells = [make_cell("auc", measure, footnotes) for measure in shown]
-            cells += [make_cell(_MINUS, _minus(other, one), footnotes) for one, other in pairwise(line)]
+            cells += [make_cell(_MINUS, _minus(line[j], line[i]), footnotes) for i, j in neighbours]
             rows.append(
                 TableRow(f"{name}, {100 * share:g} % fooled", cells, marks, result.label("data", data))
             )
     labels = [result.label("defense", defense) for defense in defenses]
     interval = "the 95 % bootstrap interval, interpolated as the AUC is"
-    caption = [_CAPTION, captions.setting(result, block), captions.seeds_of(measures, interval)]
+    told = [_CAPTION, _DIFFERENCES] if neighbours else [_CAPTION]
+    caption = [*told, captions.setting(result, block), captions.seeds_of(measures, interval)]
     return Table(
         name=captions.file_name(result, "equal_success", block, blocks),
         kind="equal_success",
@@ -98,7 +103,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], s
         row_header="Attack",
         columns=[
             *(Column(label, "AUC") for label in labels),
-            *(Column(f"{other} - {one}", "Difference") for one, other in pairwise(labels)),
+            *(Column(f"{labels[j]} - {labels[i]}", "Difference") for i, j in neighbours),
         ],
         rows=rows,
         footnotes=footnotes.lines(),
