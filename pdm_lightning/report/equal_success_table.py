@@ -24,7 +24,7 @@ _CAPTION = (
 )
 _DIFFERENCES = "Last columns: each defence minus the one before it, seed by seed."
 #: Most defences whose differences are shown: in the order of an ablation neighbours differ in more than one term.
-_MOST = 3
+_MOST = 4
 
 _MINUS = "auc_minus:"
 

@@ -92,17 +92,18 @@ def test_other_settings_of_the_attack_have_rows_of_their_own_and_are_named(make:
     assert value["FGSM[iterations=10], 50 % fooled"] == ".940"
 
 
-def test_neighbours_are_subtracted_of_three_defences_and_not_of_four(make: Any) -> None:
+def test_neighbours_are_subtracted_of_four_defences_and_not_of_five(make: Any) -> None:
     rows = {
-        name: swept(make, name, {0.1: (0.1, 0.8), 0.2: (0.6, 0.9)}) for name in ("ce", "rce", "rvl", "pdm")
+        name: swept(make, name, {0.1: (0.1, 0.8), 0.2: (0.6, 0.9)})
+        for name in ("ce", "rce", "siamese", "rvl", "pdm")
     }
-    three = table(make, rows["ce"] + rows["rce"] + rows["pdm"])
-    four = table(make, [row for one in rows.values() for row in one])
-    assert [column.group for column in three.columns] == ["AUC"] * 3 + ["Difference"] * 2
-    assert [column.group for column in four.columns] == ["AUC"] * 4
-    assert "minus the one before it" in three.caption
-    assert "minus" not in four.caption
-    assert all(len(row.cells) == 4 for row in four.rows)
+    five = table(make, [row for one in rows.values() for row in one])
+    four = table(make, [row for name, one in rows.items() if name != "rvl" for row in one])
+    assert [column.group for column in four.columns] == ["AUC"] * 4 + ["Difference"] * 3
+    assert [column.group for column in five.columns] == ["AUC"] * 5
+    assert "minus the one before it" in four.caption
+    assert "minus" not in five.caption
+    assert all(len(row.cells) == 5 for row in five.rows)
 
 
 def test_without_a_sweep_there_is_no_table(make: Any) -> None:
