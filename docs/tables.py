@@ -4,7 +4,8 @@ A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!
 results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
 set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
 ``model=``. Cells and footnotes are those of a report. ``STUDY report=equal_success`` is a table as the report of the
-study has it, whole. An unknown word is refused, and a mark none of whose cells exists.
+study has it, or its part with ``detector=``, ``budget=`` and so on. The paper's number stands beside a defence whose
+settings were changed, too. An unknown word is refused, and a mark none of whose cells exists.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _table(studies: str = "", *words: str) -> str:
     for word in words:
         key, _, typed[key] = word.partition("=")
         if not typed[key] or key not in (*DEFAULTS, "report"):
-            raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}, and report alone")
+            raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}, report")
     if "report" in typed:
         return _reported(studies, **typed)
     asked = DEFAULTS | typed
@@ -108,17 +109,24 @@ def _table(studies: str = "", *words: str) -> str:
     return grid(made)
 
 
-def _reported(study: str, report: str, **others: str) -> str:
-    """The only table of a kind in a study's report."""
-    if others:
+def _reported(study: str, report: str, **typed: str) -> str:
+    """The only table of a kind in a study's report, or in the part of it that is asked for."""
+    rows, columns = read_csv(_results(study)), SINGLE[1:]
+    if others := [word for word in typed if word not in columns]:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
-    rows = read_csv(_results(study))
+    for column, word in typed.items():
+        known = {value for row in rows if (value := getattr(row, column)) not in ("", word)}
+        rows = [row for row in rows if getattr(row, column) in ("", word)]
+        if not any(getattr(row, column) for row in rows):
+            raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
     labels = _labels(
         *([*dict.fromkeys(getattr(row, group) for row in rows)] for group in ("defense", "attack"))
     )
     made = build_tables(replace(labels, rows=rows, tables=[report]))
     if len(made) != 1:
-        raise ValueError(f"{study} has {len(made)} tables of this kind, not one")
+        raise ValueError(
+            f"{study} has {len(made)} tables of this kind, not one; add one of {', '.join(columns)}"
+        )
     return grid(made[0])
 
 
@@ -164,7 +172,8 @@ def _rows(
             cells: list[Cell] = []
             for name, (_, measure) in zip(defenses, line, strict=True):
                 marks = collapse_marks(labels, cube, footnotes, block, data, name)
-                paper = paper_value(metric, COPIES.get(data, data), name, attack, block.threat)
+                own = name.partition("[")[0]
+                paper = paper_value(metric, COPIES.get(data, data), own, attack, block.threat)
                 warning = ""
                 if metric == "distortion":
                     warning = censored(cube.measure("success_rate", block, data, name, attack))

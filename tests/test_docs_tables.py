@@ -174,16 +174,40 @@ def test_a_script_that_meets_such_a_mark_ends_with_that_line_and_the_page(tmp_pa
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == page
 
 
-def test_a_table_of_the_report_stands_whole(tables: dict[str, Any], tmp_path: Path) -> None:
-    def fooled(eps: float, share: float, value: float) -> list[Row]:
-        more = {"attack": f"fgsm[eps={eps}]", "n_attacked": 500}
+def test_the_paper_s_number_stands_beside_a_defence_that_was_changed(
+    tables: dict[str, Any], tmp_path: Path
+) -> None:
+    study(tmp_path, "mine", [auc(0.9, data="cifar10_jpeg", defense="pdm[term.rce.weight=9]")])
+    made = tables["table"]("mine defenses=pdm[term.rce.weight=9] attacks=fgsm_005")
+    assert "| PDM\\[term.rce.weight=9\\] |" in made
+    assert "paper .967 |" in made
+    assert "- paper: for ResNet-56 and its full training, on CIFAR-10 itself." in made
+
+
+def test_a_table_of_the_report_stands_whole_or_in_part(tables: dict[str, Any], tmp_path: Path) -> None:
+    def fooled(eps: float, share: float, value: float, **others: Any) -> list[Row]:
+        more = {"attack": f"fgsm[eps={eps}]", "n_attacked": 500} | others
         return [auc(value, **more), auc(share, metric="misclassified_rate", **more)]
 
     study(tmp_path, "mine", [*fooled(0.1, 0.4, 0.9), *fooled(0.2, 0.6, 0.92)])
     made = tables["table"]("mine report=equal_success").splitlines()
     assert made[2] == r"| MNIST | FGSM, 50 % fooled | .910 \[.890, .920\]<br>n = 250 |"
+    study(
+        tmp_path,
+        "two",
+        [
+            *fooled(0.1, 0.4, 0.9),
+            *fooled(0.2, 0.6, 0.92),
+            *fooled(0.1, 0.4, 0.7, detector="knn"),
+            *fooled(0.2, 0.6, 0.72, detector="knn"),
+        ],
+    )
+    assert tables["table"]("two report=equal_success detector=kde").splitlines() == made
+    assert "| .710" in tables["table"]("two report=equal_success detector=knn")
     for mark, told in (
-        ("mine report=equal_success model=resnet20", "leave out model"),
+        ("two report=equal_success", "2 tables of this kind, not one; add one of .*detector"),
+        ("two report=equal_success detector=kda", "no detector=kda in two: did you mean 'kde'"),
+        ("mine report=equal_success attacks=fgsm", "leave out attacks"),
         ("mine report=equal", "table 'equal' is unknown"),
         ("mine report=white_box", "0 tables of this kind"),
     ):
