@@ -69,9 +69,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def is_filter(word: str) -> bool:
-    """Whether a word has the form ``key=value``: a path may hold an equals sign after a slash."""
+    """Whether a word has the form ``key=value``: a path, or a defence after a colon, may hold an equals sign."""
     key, equals, _ = word.partition("=")
-    return bool(equals) and "/" not in key and not Path(word).exists()
+    return bool(equals) and not set("/:") & set(key) and not Path(word).exists()
 
 
 def compare(words: Sequence[str]) -> int:

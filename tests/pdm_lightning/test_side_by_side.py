@@ -183,6 +183,19 @@ def test_committed_results_are_unpaired_and_say_so(tmp_path: Path, capsys: Captu
     assert "unpaired" in page and "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
 
 
+def test_a_defence_that_was_changed_has_an_equals_sign(output: Path, capsys: Capture) -> None:
+    changed = "pdm[term.rce.weight=9]"
+    rewritten(
+        output / "report/tiny/results.csv",
+        output / "report/other/results.csv",
+        lambda row: row | {"defense": row["defense"].replace("pdm", changed)},
+    )
+    words = ["other:ce", f"other:{changed}", f"defense={changed}", f"paths.output={output}"]
+    assert "'other:ce' has nothing that passes defense=" in refused(capsys, *words)
+    assert main(["compare", *words[:2], words[3]]) == 0
+    assert f"Compared: defense ce (A) with {changed} (B)." in capsys.readouterr().out
+
+
 def test_words_that_are_wrong(output: Path, capsys: Capture) -> None:
     here = f"paths.output={output}"
     assert "takes two studies, A and B, got 1" in refused(capsys, "tiny")
