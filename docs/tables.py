@@ -24,7 +24,7 @@ from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.render_text import grid
 from pdm_lightning.report.results import StudyResult
-from pdm_lightning.report.rows import read_csv
+from pdm_lightning.report.rows import Row, read_csv
 from pdm_lightning.report.tables import (
     Cell,
     Column,
@@ -115,10 +115,8 @@ def _reported(study: str, report: str, **typed: str) -> str:
     if others := [word for word in typed if word not in columns]:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
     for column, word in typed.items():
-        known = {value for row in rows if (value := getattr(row, column)) not in ("", word)}
+        _there(study, column, word, rows)
         rows = [row for row in rows if getattr(row, column) in ("", word)]
-        if not any(getattr(row, column) for row in rows):
-            raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
     labels = _labels(
         *([*dict.fromkeys(getattr(row, group) for row in rows)] for group in ("defense", "attack"))
     )
@@ -141,16 +139,26 @@ def _instead(word: str, known: Iterable[str]) -> str:
     return nearest(word, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
 
 
+def _values(column: str, rows: Iterable[Row]) -> dict[str, Any]:
+    """What stands in a column, by the word that asks for it."""
+    return {str(value): value for row in rows if (value := getattr(row, column)) != ""}
+
+
+def _there(study: str, column: str, word: str, rows: Iterable[Row]) -> None:
+    if word not in (known := _values(column, rows)):
+        raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
+
+
 def _block(study: str, cube: Cube, typed: dict[str, str]) -> Block:
     """Where the cells are: of budgets and models the one there is, or the one asked for."""
     found: dict[str, Any] = {}
     for column in SINGLE:
-        known = {str(value): value for row in cube.rows if (value := getattr(row, column)) != ""}
+        known = _values(column, cube.rows)
         word = typed.get(column, DEFAULTS[column])
         if not word and len(known) > 1:
             raise ValueError(f"add {column}= (one of {', '.join(sorted(known))})")
-        if column in typed and word not in known:
-            raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
+        if column in typed:
+            _there(study, column, word, cube.rows)
         found[column] = known.get(word, word) if word else next(iter(known.values()), "")
     del found["metric"]
     return Block(**found)
