@@ -3,14 +3,16 @@
 A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!-- end -->``. A study is a folder of
 results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
 set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
-``model=``. Cells and footnotes are those of a report. ``STUDY report=equal_success`` is a table as the report of the
-study has it, or its part with ``detector=``, ``budget=`` and so on. The paper's number stands beside a defence whose
-settings were changed, too. An unknown word is refused, and a mark none of whose cells exists.
+``model=``. Cells and footnotes are those of a report. ``STUDY report=equal_success`` is that table as the study's
+report has it, or its part with ``detector=``, ``budget=`` and so on. The paper's number, of its own detector, stands
+beside a defence whose settings were changed, too. An unknown word is refused, one that is typed twice or says nothing
+here, and a mark none of whose cells exists.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ import yaml
 from pdm_lightning.errors import nearest
 from pdm_lightning.report import build_tables, captions
 from pdm_lightning.report.cells import CLEAN, Block, Cube, Measure
+from pdm_lightning.report.equal_success_table import radius_of
 from pdm_lightning.report.published import paper_value
 from pdm_lightning.report.render_text import grid
 from pdm_lightning.report.results import StudyResult
@@ -52,6 +55,8 @@ DEFAULTS = {
 }
 #: Words that have one value, which is that of a column of results.csv.
 SINGLE = ("metric", "budget", "model", "threat", "detector", "bandwidth")
+#: Those that choose a part of a report's table.
+PARTS = SINGLE[1:]
 #: Whose published numbers stand beside those of a copy of a data set.
 COPIES = {"cifar10_jpeg": "cifar10"}
 
@@ -81,6 +86,10 @@ def _table(studies: str = "", *words: str) -> str:
         key, _, typed[key] = word.partition("=")
         if not typed[key] or key not in (*DEFAULTS, "report"):
             raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}, report")
+    if twice := [
+        key for key, count in Counter(word.partition("=")[0] for word in words).items() if count > 1
+    ]:
+        raise ValueError(f"{', '.join(twice)}: typed twice")
     if "report" in typed:
         return _reported(studies, **typed)
     asked = DEFAULTS | typed
@@ -90,6 +99,8 @@ def _table(studies: str = "", *words: str) -> str:
     labels = _labels(defenses, asked["attacks"].split(","))
     for study in studies.split(","):
         cube = Cube(read_csv(_results(study)))
+        if "attacks" in typed and _clean(cube, asked["metric"]):
+            raise ValueError(f"metric={asked['metric']} is measured on clean images: leave attacks= out")
         found = list(_rows(cube, _block(study, cube, typed), asked, labels, footnotes))
         if all(measure.status == "missing" for _, line in found for measure in line):
             told = " ".join(f"{word}={value}" for word, value in asked.items() if value)
@@ -101,7 +112,10 @@ def _table(studies: str = "", *words: str) -> str:
     if any(cell.paper for row in rows for cell in row.cells):
         copies = any(name in row.label for row in rows for name in COPIES)
         footnotes.add(
-            f"paper: for ResNet-56 and its full training{', on CIFAR-10 itself' if copies else ''}."
+            "paper: for ResNet-56 and its full training"
+            + (", on CIFAR-10 itself" if copies else "")
+            + (", and for defences without the changes in brackets" if "[" in asked["defenses"] else "")
+            + "."
         )
     if seeds := captions.seeds_of(measures, "the 95 % interval"):
         footnotes.add(seeds)
@@ -110,22 +124,23 @@ def _table(studies: str = "", *words: str) -> str:
 
 
 def _reported(study: str, report: str, **typed: str) -> str:
-    """The only table of a kind in a study's report, or in the part of it that is asked for."""
-    rows, columns = read_csv(_results(study)), SINGLE[1:]
-    if others := [word for word in typed if word not in columns]:
+    """The table at equal success of a study's report, or of the part of it that is asked for, with its caption."""
+    if report != "equal_success":
+        raise ValueError(f"report={report}: only report=equal_success is known")
+    rows = read_csv(_results(study))
+    if others := [word for word in typed if word not in PARTS]:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
     for column, word in typed.items():
         _there(study, column, word, rows)
-        rows = [row for row in rows if getattr(row, column) in ("", word)]
-    labels = _labels(
-        *([*dict.fromkeys(getattr(row, group) for row in rows)] for group in ("defense", "attack"))
-    )
+        rows = [row for row in rows if str(getattr(row, column)) in ("", word)]
+    swept = dict.fromkeys(row.attack for row in rows if radius_of(row.attack))
+    labels = _labels(list(dict.fromkeys(row.defense for row in rows)), list(swept))
     made = build_tables(replace(labels, rows=rows, tables=[report]))
-    if len(made) != 1:
-        raise ValueError(
-            f"{study} has {len(made)} tables of this kind, not one; add one of {', '.join(columns)}"
-        )
-    return grid(made[0])
+    if not made:
+        raise ValueError(f"{study} has no such table: no attack ran at several radii")
+    if len(made) > 1:
+        raise ValueError(f"{study} has {len(made)} tables of this kind; add some of {', '.join(PARTS)}")
+    return grid(replace(made[0], footnotes=[made[0].caption, *made[0].footnotes]))
 
 
 def _results(study: str) -> Path:
@@ -173,7 +188,7 @@ def _rows(
 ) -> Iterator[tuple[TableRow, list[Measure]]]:
     """A row, and what it shows, for each data set and attack; of what is measured on clean images for each data set."""
     metric, defenses = asked["metric"], asked["defenses"].split(",")
-    clean = any(cube.select(metric=metric, attack=CLEAN))
+    clean = _clean(cube, metric)
     for data in labels.ordered("data", (row.data for row in cube.rows)):
         for attack in [CLEAN] if clean else asked["attacks"].split(","):
             line = [(data, cube.measure(metric, block, data, name, attack)) for name in defenses]
@@ -181,7 +196,8 @@ def _rows(
             for name, (_, measure) in zip(defenses, line, strict=True):
                 marks = collapse_marks(labels, cube, footnotes, block, data, name)
                 own = name.partition("[")[0]
-                paper = paper_value(metric, COPIES.get(data, data), own, attack, block.threat)
+                copied = COPIES.get(data, data)
+                paper = paper_value(metric, copied, own, attack, block.threat, block.detector)
                 warning = ""
                 if metric == "distortion":
                     warning = censored(cube.measure("success_rate", block, data, name, attack))
@@ -191,6 +207,10 @@ def _rows(
             told = [labels.label("data", data), *([] if clean else [labels.label("attack", attack)])]
             marks = capped_marks(labels, footnotes, line, attack)
             yield TableRow(", ".join(told), cells, marks), [measure for _, measure in line]
+
+
+def _clean(cube: Cube, metric: str) -> bool:
+    return any(cube.select(metric=metric, attack=CLEAN))
 
 
 def _labels(defenses: list[str], attacks: list[str]) -> StudyResult:

@@ -181,7 +181,11 @@ def test_the_paper_s_number_stands_beside_a_defence_that_was_changed(
     made = tables["table"]("mine defenses=pdm[term.rce.weight=9] attacks=fgsm_005")
     assert "| PDM\\[term.rce.weight=9\\] |" in made
     assert "paper .967 |" in made
-    assert "- paper: for ResNet-56 and its full training, on CIFAR-10 itself." in made
+    told = "- paper: for ResNet-56 and its full training, on CIFAR-10 itself, and for defences without the changes in"
+    assert told in made
+    # the paper's is one detector
+    study(tmp_path, "other", [auc(0.9, detector="kde_unit")])
+    assert "paper" not in tables["table"]("other defenses=ce attacks=fgsm_005 detector=kde_unit")
 
 
 def test_a_table_of_the_report_stands_whole_or_in_part(tables: dict[str, Any], tmp_path: Path) -> None:
@@ -192,6 +196,8 @@ def test_a_table_of_the_report_stands_whole_or_in_part(tables: dict[str, Any], t
     study(tmp_path, "mine", [*fooled(0.1, 0.4, 0.9), *fooled(0.2, 0.6, 0.92)])
     made = tables["table"]("mine report=equal_success").splitlines()
     assert made[2] == r"| MNIST | FGSM, 50 % fooled | .910 \[.890, .920\]<br>n = 250 |"
+    assert made[4].startswith("- Detection AUC, paired rule, where an attack fools the same share")
+    assert "95 % bootstrap interval" in made[4]
     study(
         tmp_path,
         "two",
@@ -200,16 +206,31 @@ def test_a_table_of_the_report_stands_whole_or_in_part(tables: dict[str, Any], t
             *fooled(0.2, 0.6, 0.92),
             *fooled(0.1, 0.4, 0.7, detector="knn"),
             *fooled(0.2, 0.6, 0.72, detector="knn"),
+            # an attack of the user's own, which no table at equal success has
+            auc(0.8, attack="mine"),
         ],
     )
+    rules = [fooled(0.1, 0.4, 0.8, bandwidth=0.26), fooled(0.2, 0.6, 0.82, bandwidth=0.26)]
+    study(tmp_path, "rules", [*fooled(0.1, 0.4, 0.9), *fooled(0.2, 0.6, 0.92), *rules[0], *rules[1]])
+    study(tmp_path, "plain", [auc(0.9)])
+    assert "| .810" in tables["table"]("rules report=equal_success bandwidth=0.26")
     assert tables["table"]("two report=equal_success detector=kde").splitlines() == made
     assert "| .710" in tables["table"]("two report=equal_success detector=knn")
     for mark, told in (
-        ("two report=equal_success", "2 tables of this kind, not one; add one of .*detector"),
+        ("two report=equal_success", "2 tables of this kind; add some of .*detector"),
         ("two report=equal_success detector=kda", "no detector=kda in two: did you mean 'kde'"),
+        ("two report=equal_success detector=kde detector=knn", "detector: typed twice"),
         ("mine report=equal_success attacks=fgsm", "leave out attacks"),
-        ("mine report=equal", "table 'equal' is unknown"),
-        ("mine report=white_box", "0 tables of this kind"),
+        ("mine report=equal", "report=equal: only report=equal_success is known"),
+        ("plain report=equal_success", "no attack ran at several radii"),
     ):
         with pytest.raises(ValueError, match=told):
             tables["table"](mark)
+
+
+def test_attacks_of_a_clean_metric_say_nothing(tables: dict[str, Any], tmp_path: Path) -> None:
+    study(
+        tmp_path, "mine", [auc(0.9, metric="accuracy", attack="none", detector="", bandwidth="", threat="")]
+    )
+    with pytest.raises(ValueError, match="metric=accuracy is measured on clean images: leave attacks= out"):
+        tables["table"]("mine metric=accuracy defenses=ce attacks=fgsm_005")

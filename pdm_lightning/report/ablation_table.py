@@ -53,7 +53,7 @@ def _ablation(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]
     for defense in defenses:
         cells = []
         for metric, attack in keys:
-            paper = paper_value(metric, data, defense, attack, block.threat)
+            paper = paper_value(metric, data, defense, attack, block.threat, block.detector)
             cells.append(make_cell(metric, grid[defense, (metric, attack)], footnotes, paper=paper))
         marks = collapse_marks(result, cube, footnotes, block, data, defense)
         rows.append(TableRow(result.label("defense", defense), cells, marks))

@@ -50,7 +50,7 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
             measures.append(measure)
             return make_cell(metric, measure, footnotes, paper=paper)
 
-        paper = paper_value("auc", data, defense, attack, block.threat)
+        paper = paper_value("auc", data, defense, attack, block.threat, block.detector)
         if paper is not None:
             footnotes.add(PAPER)
         made = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 from scipy.special import stdtrit
@@ -96,7 +96,7 @@ def aggregate(rows: Iterable[Row]) -> Measure:
     shown = good or list(by_seed.values())
     statuses = {row.status for row in shown}
     gap = Measure(
-        status=next((status for status in _PRIORITY if status in statuses), "ok"),
+        status=telling(statuses),
         seeds=len(by_seed),
         seeds_ok=len(good),
         n=_span(row.n for row in shown),
@@ -105,6 +105,11 @@ def aggregate(rows: Iterable[Row]) -> Measure:
         artifacts=tuple(dict.fromkeys(row.artifact for row in shown if row.artifact)),
     )
     return _with_value(gap, good) if good else gap
+
+
+def telling(statuses: Container[str]) -> str:
+    """The most telling of the statuses of what has no value; ``ok`` where there is none of them."""
+    return next((status for status in _PRIORITY if status in statuses), "ok")
 
 
 def _with_value(measure: Measure, good: list[Row]) -> Measure:
@@ -191,7 +196,11 @@ class Cube:
                 self._collapsed[row.budget, row.model, row.data, row.defense].add(row.seed)
 
     def measure(self, metric: str, block: Block, data: str, defense: str, attack: str = CLEAN) -> Measure:
-        """What the study says of one cell.
+        """What the study says of one cell."""
+        return aggregate(self.of(metric, block, data, defense, attack))
+
+    def of(self, metric: str, block: Block, data: str, defense: str, attack: str = CLEAN) -> list[Row]:
+        """The rows of one cell.
 
         A row that leaves threat, detector or bandwidth empty holds for all of them, unless a row that
         names them exists; on clean images detector and bandwidth do not matter. What failed or was refused,
@@ -205,8 +214,8 @@ class Cube:
                 else _matching(rows, block)
             )
             if found:
-                return aggregate(found)
-        return Measure()
+                return found
+        return []
 
     def collapsed_seeds(self, block: Block, data: str, defense: str) -> int:
         """How many trainings of this defence ended collapsed."""
@@ -217,15 +226,15 @@ class Cube:
         return (row for row in self.rows if all(getattr(row, key) == value for key, value in names.items()))
 
     def by_seed(self, metric: str, block: Block, data: str, defense: str, attack: str) -> dict[int, float]:
-        """The values of one cell; `block` has to be the rows' own in every column."""
-        rows = self.select(metric=metric, data=data, defense=defense, attack=attack, **vars(block))
+        """The values of one cell."""
+        rows = self.of(metric, block, data, defense, attack)
         return {row.seed: row.value for row in rows if row.value is not None}
 
     def attacked(self, metric: str, block: Block) -> list[tuple[str, str, str]]:
         """(data, defence, attack) of the cells in `block` that have something to say of `metric`."""
         rows = self.select(budget=block.budget, model=block.model)
         cells = dict.fromkeys((row.data, row.defense, row.attack) for row in rows if row.attack != CLEAN)
-        return [cell for cell in cells if self.measure(metric, block, *cell).seeds]
+        return [cell for cell in cells if self.of(metric, block, *cell)]
 
     def blocks(self, *, detection: bool) -> list[Block]:
         """The distinct blocks, as first met: of budget and model alone, or with threat and detector.

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from pdm_lightning.report import captions
-from pdm_lightning.report.cells import Block, Cube, Measure, aggregate
+from pdm_lightning.report.cells import Block, Cube, Measure, aggregate, telling
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.rows import Row
 from pdm_lightning.report.sweep_tables import at_level
-from pdm_lightning.report.tables import Column, Footnotes, Table, TableRow, capped_marks, make_cell
+from pdm_lightning.report.tables import (
+    Column,
+    Footnotes,
+    Table,
+    TableRow,
+    capped_marks,
+    collapse_marks,
+    make_cell,
+)
 
 #: Shares of the attacked images, those classified correctly, that are fooled.
 SHARES = (0.1, 0.2, 0.5, 0.8)
 _EPS = re.compile(r"(?<=[\[,])eps=([^,\]]+),?")
 _CAPTION = (
     "Detection AUC, paired rule, where an attack fools the same share of each model's images: on the straight line "
-    "between the radii of the sweep that fool fewer and more, seed by seed. At one radius, AUCs compare as well how "
-    "near each model is to being fooled."
+    "between the radii of the sweep that fool fewer and more, seed by seed; n is that share of the attacked images. At "
+    "one radius, AUCs compare as well how near each model is to being fooled."
 )
-_DIFFERENCES = "Last columns: each defence minus the one before it, seed by seed."
+_DIFFERENCES = (
+    "Last columns: each defence minus the one before it, seed by seed; that of a single seed has no interval."
+)
+_NOT_REACHED = (
+    "n/a: the share lies between no two radii that have an AUC; of a difference, in no seed for both."
+)
 #: Most defences whose differences are shown: in the order of an ablation neighbours differ in more than one term.
 _MOST = 4
 
@@ -32,14 +46,51 @@ _MINUS = "auc_minus:"
 Sweep = dict[float, str]
 #: By data set and attack.
 Sweeps = dict[tuple[str, str], Sweep]
-#: By seed, the share fooled and the row of the AUC at each radius.
-Points = dict[int, list[tuple[float, Row]]]
+
+
+@dataclass
+class Curve:
+    """One seed's sweep, in the order of the radii: what became of its AUCs, and the share fooled where there is one."""
+
+    statuses: set[str] = field(default_factory=set)
+    points: list[tuple[float, Row]] = field(default_factory=list)
+
+    def around(self, share: float) -> list[tuple[float, Row]]:
+        """The neighbouring points that have `share` between them; none where the sweep does not reach it."""
+        for pair in pairwise(self.points):
+            if min(x for x, _ in pair) <= share <= max(x for x, _ in pair):
+                return list(pair)
+        return []
+
+    def at(self, seed: int, share: float) -> Row:
+        """The AUC, with its interval and number of pairs, where `share` of the attacked images are fooled."""
+        pair = self.around(share)
+        if not pair:
+            # what is there, but elsewhere, is as good as too few
+            statuses = {"n/a" if status == "ok" else status for status in self.statuses}
+            return Row(seed=seed, metric="auc", status=telling(statuses or {"missing"}))
+        value, low, high = (
+            None if any(number is None for _, number in ends) else at_level(ends, share)
+            for ends in (
+                [(x, getattr(row, end)) for x, row in pair] for end in ("value", "ci_low", "ci_high")
+            )
+        )
+        n = round(share * (pair[0][1].n_attacked or 0)) or None
+        return Row(seed=seed, metric="auc", value=value, ci_low=low, ci_high=high, n=n)
+
+
+#: By seed.
+Curves = dict[int, Curve]
 
 
 def equal_success_tables(result: StudyResult, cube: Cube) -> list[Table]:
     """One table for each block in which an attack ran at several radii and fooled so many images."""
-    swept = {block: sweeps for block in cube.blocks(detection=True) if (sweeps := _sweeps(cube, block))}
-    tables = [_table(result, cube, block, list(swept), sweeps) for block, sweeps in swept.items()]
+    found = {block: cube.attacked("auc", block) for block in cube.blocks(detection=True)}
+    swept = {block: sweeps for block, cells in found.items() if (sweeps := _sweeps(cells))}
+    tables = [
+        _table(result, cube, block, list(swept), sweeps, _defenses(result, found[block], sweeps))
+        for block, sweeps in swept.items()
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -55,42 +106,48 @@ def radius_of(attack: str) -> tuple[str, float] | None:
         return None
 
 
-def _sweeps(cube: Cube, block: Block) -> Sweeps:
+def _sweeps(cells: Iterable[tuple[str, str, str]]) -> Sweeps:
     """The radii of each attack that has several."""
     swept: Sweeps = defaultdict(dict)
-    for data, _, attack in cube.attacked("auc", block):
+    for data, _, attack in cells:
         if found := radius_of(attack):
             swept[data, found[0]][found[1]] = attack
     return {place: dict(sorted(radii.items())) for place, radii in swept.items() if len(radii) > 1}
 
 
-def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block], sweeps: Sweeps) -> Table:
-    footnotes = Footnotes()
+def _defenses(result: StudyResult, cells: Iterable[tuple[str, str, str]], sweeps: Sweeps) -> list[str]:
     names = {attack for radii in sweeps.values() for attack in radii.values()}
-    defenses = result.ordered(
-        "defense", (defense for _, defense, attack in cube.attacked("auc", block) if attack in names)
-    )
+    return result.ordered("defense", (defense for _, defense, attack in cells if attack in names))
+
+
+def _table(
+    result: StudyResult, cube: Cube, block: Block, blocks: list[Block], sweeps: Sweeps, defenses: list[str]
+) -> Table:
+    footnotes = Footnotes({"n/a": _NOT_REACHED})
     neighbours = list(pairwise(range(len(defenses)))) if len(defenses) <= _MOST else []
     rows: list[TableRow] = []
     measures: list[Measure] = []
     for (data, _), radii in sweeps.items():
         name = _label(result, radii)
-        found = [_points(cube, block, data, defense, radii) for defense in defenses]
+        found = [_curves(cube, block, data, defense, radii) for defense in defenses]
         known = [
-            cube.measure("auc", block, data, one, attack) for one in defenses for attack in radii.values()
+            (data, cube.measure("auc", block, data, one, attack))
+            for one in defenses
+            for attack in radii.values()
         ]
-        marks = capped_marks(result, footnotes, [(data, measure) for measure in known], name)
         for share in SHARES:
-            line = [{seed: _at(share, points) for seed, points in one.items()} for one in found]
-            shown = [aggregate(at.values()) for at in line]
+            shown = [_measure(curves, share) for curves in found]
             if all(measure.status != "ok" for measure in shown):
                 continue
             measures += shown
-            cells = [make_cell("auc", measure, footnotes) for measure in shown]
-            cells += [make_cell(_MINUS, _minus(line[j], line[i]), footnotes) for i, j in neighbours]
-            rows.append(
-                TableRow(f"{name}, {100 * share:g} % fooled", cells, marks, result.label("data", data))
-            )
+            cells = []
+            for defense, measure in zip(defenses, shown, strict=True):
+                marks = collapse_marks(result, cube, footnotes, block, data, defense)
+                cells.append(make_cell("auc", measure, footnotes, marks=marks))
+            cells += [make_cell(_MINUS, _minus(found[j], found[i], share), footnotes) for i, j in neighbours]
+            marks = capped_marks(result, footnotes, known, name)
+            label = f"{name}, {100 * share:g} % fooled"
+            rows.append(TableRow(label, cells, marks, result.label("data", data)))
     labels = [result.label("defense", defense) for defense in defenses]
     interval = "the 95 % bootstrap interval, interpolated as the AUC is"
     told = [_CAPTION, _DIFFERENCES] if neighbours else [_CAPTION]
@@ -117,37 +174,32 @@ def _label(result: StudyResult, radii: Sweep) -> str:
     return found[0] if found else label
 
 
-def _points(cube: Cube, block: Block, data: str, defense: str, radii: Sweep) -> Points:
-    """In the order of the radii; those at which too few are fooled for an AUC are left out."""
-    points: Points = defaultdict(list)
+def _curves(cube: Cube, block: Block, data: str, defense: str, radii: Sweep) -> Curves:
+    curves: Curves = defaultdict(Curve)
     for attack in radii.values():
         shares = cube.by_seed("misclassified_rate", block, data, defense, attack)
-        for row in cube.select(metric="auc", data=data, defense=defense, attack=attack, **vars(block)):
+        for row in cube.of("auc", block, data, defense, attack):
+            curves[row.seed].statuses.add(row.status)
             if row.value is not None and row.seed in shares:
-                points[row.seed].append((shares[row.seed], row))
-    return points
+                curves[row.seed].points.append((shares[row.seed], row))
+    return dict(curves)
 
 
-def _at(share: float, points: list[tuple[float, Row]]) -> Row:
-    """A seed's AUC, with its interval and number of pairs, where `share` of the attacked images are fooled."""
-    first = points[0][1]
-    value, low, high = (
-        None if any(number is None for _, number in curve) else at_level(curve, share)
-        for curve in ([(x, getattr(row, end)) for x, row in points] for end in ("value", "ci_low", "ci_high"))
-    )
-    if value is None:
-        return replace(first, value=None, ci_low=None, ci_high=None, n=None, status="n/a")
-    return replace(
-        first, value=value, ci_low=low, ci_high=high, n=round(share * (first.n_attacked or 0)) or None
-    )
+def _measure(curves: Curves, share: float) -> Measure:
+    """Seeds are interpolated one by one; the artifacts are those of the neighbours."""
+    points = [point for curve in curves.values() for point in curve.around(share)]
+    measure = aggregate(curve.at(seed, share) for seed, curve in curves.items())
+    return replace(measure, artifacts=tuple(dict.fromkeys(row.artifact for _, row in points if row.artifact)))
 
 
-def _minus(other: dict[int, Row], one: dict[int, Row]) -> Measure:
-    """The difference of two defences, over the seeds that have both."""
-    pairs = [(seed, other[seed].value, one[seed].value) for seed in sorted(other.keys() & one.keys())]
-    known = [
-        Row(seed=seed, metric=_MINUS, value=left - right)
-        for seed, left, right in pairs
-        if left is not None and right is not None
-    ]
-    return aggregate(known) if known else Measure(status="n/a")
+def _minus(other: Curves, one: Curves, share: float) -> Measure:
+    """The difference of two defences, seed by seed; a seed that one of them lacks is counted."""
+    rows = []
+    for seed in sorted(other.keys() | one.keys()):
+        ends = [curves.get(seed, Curve()).at(seed, share) for curves in (other, one)]
+        left, right = (row.value for row in ends)
+        if left is None or right is None:
+            rows.append(Row(seed=seed, metric=_MINUS, status="n/a"))
+        else:
+            rows.append(Row(seed=seed, metric=_MINUS, value=left - right))
+    return aggregate(rows)

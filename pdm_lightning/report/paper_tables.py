@@ -128,7 +128,9 @@ def _detection_cell(
         details.append(
             f"fooled {formats.rate(success.value)}" + (f" of {span(attacked)}" if attacked else "")
         )
-    paper = paper_value("auc", data, defense, attack, block.threat) if metric == "auc" else None
+    paper = (
+        paper_value("auc", data, defense, attack, block.threat, block.detector) if metric == "auc" else None
+    )
     marks = collapse_marks(result, cube, footnotes, block, data, defense)
     return make_cell(metric, measure, footnotes, details=details, paper=paper, marks=marks)
 

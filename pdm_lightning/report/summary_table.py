@@ -49,7 +49,9 @@ def _summary(
             if measure.seeds and not (metric.startswith("p_") and measure.seeds_ok > 1):
                 # the paper's distortions belong to the plain bandwidth rule
                 fits = metric != "distortion" or block.scale == 1
-                paper = paper_value(metric, data, defense, attack, block.threat) if fits else None
+                paper = (
+                    paper_value(metric, data, defense, attack, block.threat, block.detector) if fits else None
+                )
                 marks = capped_marks(result, footnotes, [(data, measure)], attack) if attack != CLEAN else ""
                 section = "Clean images" if attack == CLEAN else result.label("attack", attack)
                 cells = _summary_cells(metric, measure, footnotes, paper)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pdm_lightning.report import formats
@@ -95,9 +95,13 @@ class Table:
 
 
 class Footnotes:
-    """Collects what the marks and gaps of one table mean, while its cells are made."""
+    """Collects what the marks and gaps of one table mean, while its cells are made.
 
-    def __init__(self) -> None:
+    `gaps` are a table's own words for gaps, by status.
+    """
+
+    def __init__(self, gaps: Mapping[str, str] | None = None) -> None:
+        self._words = _GAP_FOOTNOTES | dict(gaps or {})
         self._capped: dict[str, dict[str, list[str]]] = {}
         self._collapsed: dict[str, None] = {}
         self._gaps: set[str] = set()
@@ -132,7 +136,7 @@ class Footnotes:
             lines.append(
                 f"{DOUBLE_DAGGER} The training collapsed (classes merged in the embedding): {where}."
             )
-        return lines + [text for status, text in _GAP_FOOTNOTES.items() if status in self._gaps]
+        return lines + [text for status, text in self._words.items() if status in self._gaps]
 
 
 def _same_caps(capped: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:

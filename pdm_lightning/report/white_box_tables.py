@@ -71,7 +71,11 @@ def _table(result: StudyResult, cube: Cube, block: Block, blocks: list[Block]) -
         distortions.append(found["distortion"])
         others.extend((found["success_rate"], found["auc"]))
         # the paper states no factor on its bandwidth
-        paper = paper_value("distortion", data, defense, attack, block.threat) if block.scale == 1 else None
+        paper = (
+            paper_value("distortion", data, defense, attack, block.threat, block.detector)
+            if block.scale == 1
+            else None
+        )
         warning = censored(found["success_rate"])
         if warning:
             footnotes.add(CENSORED)

@@ -79,6 +79,87 @@ def test_seeds_are_interpolated_one_by_one_and_subtracted_in_pairs(make: Any) ->
     assert (difference[0], difference[1]) == ("+.005", "± .007")
 
 
+def failed(make: Any, defense: str, seed: int) -> list[Row]:
+    """What a study records of a model whose scoring failed: no metric has a value."""
+    return [
+        make.auc("mnist", defense, f"fgsm[eps={eps:g}]", None, seed=seed, status="failed") for eps in WEAK
+    ]
+
+
+def details(found: Table, label: str) -> list[tuple[str, tuple[str, ...]]]:
+    (row,) = [row for row in found.rows if row.label == label]
+    return [(cell.value, cell.details) for cell in row.cells]
+
+
+def test_a_seed_that_failed_is_counted_and_a_defence_that_failed_says_so(make: Any) -> None:
+    rows = [
+        *swept(make, "ce", WEAK, seed=0),
+        *failed(make, "ce", 1),
+        *swept(make, "rce", STRONG, seed=0),
+        *swept(make, "rce", STRONG, seed=1),
+        *failed(make, "pdm", 0),
+        *failed(make, "pdm", 1),
+    ]
+    found = table(make, rows)
+    assert details(found, "fgsm, 50 % fooled") == [
+        (".930", ("1 of 2 seeds",)),
+        (".940", ("2 seeds",)),
+        ("failed", ()),
+        ("+.010", ("1 of 2 seeds",)),  # RCE - CE, in the one seed that both have
+        ("n/a", ()),
+    ]
+    assert any(note.startswith("failed:") for note in found.footnotes)
+    assert not any(note.startswith("missing:") for note in found.footnotes)
+
+
+def test_a_share_that_is_not_reached_is_not_called_too_few_images(make: Any) -> None:
+    # the one seed of each is not the other's
+    rows = [*swept(make, "ce", WEAK, seed=0), *swept(make, "pdm", STRONG, seed=1)]
+    found = table(make, rows)
+    assert [value for value, _ in details(found, "fgsm, 50 % fooled")] == [".930", ".940", "n/a"]
+    (note,) = [note for note in found.footnotes if note.startswith("n/a:")]
+    assert "the share lies between no two radii" in note
+    assert "in no seed for both" in note
+
+
+def test_a_defence_without_a_single_auc_is_there_and_not_missing(make: Any) -> None:
+    nothing = dict.fromkeys(WEAK, (0.01, None))
+    found = table(make, swept(make, "ce", STRONG) + swept(make, "pdm", nothing))
+    assert [value for value, _ in details(found, "fgsm, 50 % fooled")] == [".940", "n/a", "n/a"]
+
+
+def test_collapsed_and_capped_are_marked(make: Any) -> None:
+    rows = [
+        *swept(make, "ce", WEAK, note="capped: 500 of 10000 test images"),
+        *swept(make, "pdm", STRONG, note="collapsed"),
+    ]
+    found = table(make, rows)
+    assert all(row.marks == "†" for row in found.rows)
+    assert all([cell.marks for cell in row.cells] == ["", "‡", ""] for row in found.rows)
+    assert any("collapsed" in note and "PDM on MNIST" in note for note in found.footnotes)
+    assert any("fgsm was capped: 500 of 10000 test images" in note for note in found.footnotes)
+
+
+def test_the_artifacts_are_those_of_the_neighbours(make: Any) -> None:
+    rows = [replace(row, artifact=f"key of {row.attack}") for row in swept(make, "ce", WEAK)]
+    (row,) = [row for row in table(make, rows).rows if row.label == "fgsm, 50 % fooled"]
+    assert row.cells[0].keys == ("key of fgsm[eps=0.1]", "key of fgsm[eps=0.2]")
+
+
+def test_each_detector_has_a_table_of_its_own(make: Any) -> None:
+    rows = swept(make, "ce", WEAK) + swept(make, "pdm", STRONG)
+    other = [
+        replace(row, detector="knn", ci_low=None, ci_high=None)
+        if row.metric != "auc" or row.value is None
+        else replace(row, detector="knn", value=row.value / 2, ci_low=None, ci_high=None)
+        for row in rows
+    ]
+    first, second = build_tables(make.study(rows + other, tables=["equal_success"]))
+    assert [value for value, _ in details(first, "fgsm, 50 % fooled")] == [".930", ".940", "+.010"]
+    assert [value for value, _ in details(second, "fgsm, 50 % fooled")] == [".465", ".470", "+.005"]
+    assert len({first.name, second.name}) == 2
+
+
 def test_other_settings_of_the_attack_have_rows_of_their_own_and_are_named(make: Any) -> None:
     rows, labels = [], {}
     for steps, points in ((1, WEAK), (10, STRONG)):
