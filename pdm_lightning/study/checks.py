@@ -154,9 +154,10 @@ def only(config: Mapping[str, Any], key: str, known: Sequence[str]) -> None:
     """ValueError where a mapping holds a name that nobody reads, though artifacts may get other keys by it."""
     for name in mapping(config, key):
         if name not in known:
-            has = ", ".join(each for each in known if each not in NAMES)
-            hint = nearest(str(name), known) or ":"
-            raise ValueError(f"{key}.{name}: there is no such option{hint} {key} has {has}; leave it out")
+            has = f"{key} has {', '.join(each for each in known if each not in NAMES)}"
+            hint = nearest(str(name), known)
+            told = f"{hint} {has}" if hint else f": {has}; leave it out"
+            raise ValueError(f"{key}.{name}: there is no such option{told}")
 
 
 def shown(value: Any) -> str:

@@ -11,8 +11,8 @@ from pdm_lightning.study.curves import EPS, Y_LABELS, Answers, Names, line
 
 CAPTION = (
     "Detection AUC, paired rule, against the share of the attacked images (those classified correctly) that are "
-    "fooled: a point for each radius, a line for each seed. One radius is a strong attack on one model and a weak one "
-    "on another; here models are compared where the attack fools as many."
+    "fooled: a point for each radius at which they are enough for an AUC, a line for each seed. One radius is a strong "
+    "attack on one model and a weak one on another; here models are compared where the attack fools as many."
 )
 SHADED = " Shaded: 95 % bootstrap intervals."
 

@@ -21,7 +21,7 @@ from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import exhibits
 from pdm_lightning.study.cell import GROUPS
-from pdm_lightning.study.checks import at, choice, flag, number, shown, text, words
+from pdm_lightning.study.checks import at, choice, flag, number, only, shown, text, words
 from pdm_lightning.study.plan import Entry, Node, Plan, Worst
 from pdm_lightning.tracking import (
     MODES,
@@ -75,6 +75,7 @@ def check_logger(config: dict[str, Any]) -> None:
     ValueError
         Names the override to change.
     """
+    only(config, "logger", ("name", "project", "entity", "tags", "mode", "tsne", "images", "upload"))
     choice(config, "logger.name", ("csv", "wandb", "tensorboard"))
     choice(config, "logger.mode", MODES)
     number(config, "logger.images", 0, MOST_IMAGES)

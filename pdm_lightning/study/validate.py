@@ -53,6 +53,7 @@ def validate(cells: Iterable[Cell]) -> None:
     """
     seen: set[str] = set()
     for cell in cells:
+        validate_settings.names(cell.config)
         for check, parts in _CHECKS.items():
             part = {key: cell.config.get(key) for key in parts}
             told = check.__name__ + json.dumps(part, sort_keys=True, default=str)
@@ -185,6 +186,7 @@ def _defense(config: Config, place: str = "defense") -> None:
     text(config, f"{place}.name")
     words(config, f"{place}.use", mapping(config, f"{place}.term"))
     only(config, place, ("name", "label", "use", "term", "q", "readout", "pairs", "forward"))
+    validate_defense.terms(config, place)
     if not defense["use"] and defense.get("readout") != "direct":
         raise ValueError(
             f"{place}.use=[]: use some of {', '.join(defense['term'])}; {place}=frozen is for taking no step"
@@ -238,7 +240,6 @@ def _schedule(config: Config, schedule: Mapping[str, Any]) -> None:
 
 
 _CHECKS: dict[Callable[[Config], None], tuple[str, ...]] = {
-    validate_settings.parts: tuple(validate_settings.names()),
     _study: ("seed", "features", "craft", "evaluate", "card", "measure", "tsne"),
     validate_report.report: ("report", "name"),
     _places: ("paths", "store"),

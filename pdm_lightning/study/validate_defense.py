@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pdm_lightning.errors import nearest
 from pdm_lightning.losses import unknown_layer
 from pdm_lightning.stages.build import build_loss
+from pdm_lightning.study.checks import mapping
 from pdm_lightning.study.validate_detector import submodules
 
 Config = dict[str, Any]
+
+
+def terms(config: Config, place: str) -> None:
+    """ValueError for a term that is none: a name mistyped after ``+`` would make a second row of the same model."""
+    known = mapping(config, f"{place}.term")
+    real = [name for name, term in known.items() if isinstance(term, Mapping) and "_target_" in term]
+    for name in known:
+        if name not in real:
+            hint = nearest(name, real) or ":"
+            raise ValueError(
+                f"{place}.term.{name}: there is no such term{hint} {place}.term has {', '.join(real)}; a term of "
+                "your own needs a _target_"
+            )
 
 
 def layers(config: Config) -> None:

@@ -37,5 +37,8 @@ def report(config: Config) -> None:
     flag(config, "report.claims")
     number(config, "report.examples", 0, MOST_EXAMPLES)
     name = shown(at(config, "name"))
-    if not name or name.startswith(".") or "/" in name:
-        raise ValueError(f"name={name}: a folder's name needed, without '/' and not beginning with a dot")
+    # `pdml compare` takes STUDY:DEFENCE, and key=value for a filter
+    if not name or name.startswith(".") or set("/:=") & set(name):
+        raise ValueError(
+            f"name={name}: a folder's name needed, without '/', ':' and '=', not beginning with a dot"
+        )

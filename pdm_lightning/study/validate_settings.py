@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from pdm_lightning.errors import nearest
 from pdm_lightning.study.checks import at, mapping, number, only, present
 from pdm_lightning.study.words import CONFIG, conf_dir
 
@@ -15,18 +16,26 @@ Config = dict[str, Any]
 
 
 @lru_cache(maxsize=1)
-def names() -> dict[str, list[str]]:
-    """What each part of the main file holds, which is all that it may hold; places may be given names at will."""
+def _names() -> dict[str, list[str]]:
+    """What each name of the main file holds, its groups among them; nothing where another check knows, or any may."""
     whole = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{CONFIG}.yaml"), resolve=False)
     assert isinstance(whole, dict)
-    own = ("hydra", "paths")
-    return {str(key): list(part) for key, part in whole.items() if isinstance(part, dict) and key not in own}
+    listed = [next(iter(entry)).split()[-1] for entry in whole.pop("defaults") if isinstance(entry, Mapping)]
+    known: dict[str, list[str]] = {group: [] for group in listed if "/" not in group}
+    for key, part in whole.items():
+        known[str(key)] = list(part) if isinstance(part, dict) and key != "paths" else []
+    return known
 
 
-def parts(config: Config) -> None:
-    """ValueError for a name that a part of the main file has not."""
-    for key, known in names().items():
-        if key in config:
+def names(config: Config) -> None:
+    """ValueError for a name that the main file, or a part of it, has not; places may be given names at will."""
+    for key in config:
+        if key not in _names():
+            raise ValueError(
+                f"{key}: there is no such option{nearest(str(key), _names()) or ': leave it out'}"
+            )
+    for key, known in _names().items():
+        if known and key in config:
             only(config, key, known)
 
 

@@ -20,9 +20,26 @@ WORDS = [
     (
         "+budget.train.epoch=1",
         "budget.train.epoch: there is no such option: did you mean 'epochs'? budget.train has steps, epochs, "
-        "batch_size, segment, log_every; leave it out",
+        "batch_size, segment, log_every",
     ),
-    ("+budget.train.foo=1", "budget.train.foo: there is no such option: budget.train has steps"),
+    (
+        "+budget.train.foo=1",
+        "budget.train.foo: there is no such option: budget.train has steps, epochs, batch_size, segment, log_every; "
+        "leave it out",
+    ),
+    ("+seeds=1", "seeds: there is no such option: did you mean 'seed'?"),
+    ("+nonsense.x=1", "nonsense: there is no such option: leave it out"),
+    ("+detectors.bandwidth=loo", "detectors: there is no such option: did you mean 'detector'?"),
+    ("+logger.tag=[a]", "logger.tag: there is no such option: did you mean 'tags'?"),
+    # an unused term with a name mistyped would be another row for the same model
+    (
+        "+defense.term.rlv.weight=1",
+        "defense.term.rlv: there is no such term: did you mean 'rvl'? defense.term has ce",
+    ),
+    (
+        "threat=transfer +threat.own.defense.term.x.weight=1",
+        "threat.own.defense.term.x: there is no such term",
+    ),
     ("+budget.train.name=x", "budget.train.name: there is no such option"),
     (
         "+budget.image.cheap=5",
@@ -90,6 +107,9 @@ def test_what_is_refused(words: str, expected: str) -> None:
         "+optimizer.foreach=true",
         "optimizer=sgd_paper +optimizer.foreach=true",
         "+paths.pictures=/pictures",
+        # a term of one's own that is not used yet, and a weight of one that this defence does not use
+        "+defense.term.mine._target_=pdm_lightning.losses.Siamese +defense.term.mine.weight=1",
+        "defense=ce defense.term.rvl.weight=1",
     ],
 )
 def test_what_stays_allowed(words: str) -> None:
