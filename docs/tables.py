@@ -4,9 +4,10 @@ A table stands between ``<!-- table: STUDY[,STUDY] metric=auc ... -->`` and ``<!
 results/; the words after it are ``metric=auc``, ``defenses=ce,rce,pdm`` (columns), ``attacks=`` (rows, for each data
 set), ``threat=gray_box``, ``detector=kde``, ``bandwidth=validation``, and, where a study has several, ``budget=`` and
 ``model=``. Cells and footnotes are those of a report. ``STUDY report=equal_success`` is that table as the study's
-report has it, or its part with ``detector=``, ``budget=`` and so on. The paper's number, of its own detector, stands
-beside a defence whose settings were changed, too. An unknown word is refused, one that is typed twice or says nothing
-here, and a mark none of whose cells exists.
+report has it, or its part with ``detector=``, ``budget=`` and so on; ``report=ablation`` is the other one, of those
+attacks that were not swept over radii. The paper's number, of its own detector, stands beside a defence whose settings
+were changed, too. An unknown word is refused, one that is typed twice or says nothing here, and a mark none of whose
+cells exists.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ DEFAULTS = {
 SINGLE = ("metric", "budget", "model", "threat", "detector", "bandwidth")
 #: Those that choose a part of a report's table.
 PARTS = SINGLE[1:]
+#: The tables of a report that a page can have.
+REPORTED = ("ablation", "equal_success")
 #: Whose published numbers stand beside those of a copy of a data set.
 COPIES = {"cifar10_jpeg": "cifar10"}
 
@@ -124,17 +127,23 @@ def _table(studies: str = "", *words: str) -> str:
 
 
 def _reported(study: str, report: str, **typed: str) -> str:
-    """The table at equal success of a study's report, or of the part of it that is asked for, with its caption."""
-    if report != "equal_success":
-        raise ValueError(f"report={report}: only report=equal_success is known")
+    """A table of a study's report, or of the part of it that is asked for, with its caption."""
+    if report not in REPORTED:
+        raise ValueError(f"report={report}: {' and '.join(REPORTED)} are known")
     rows = read_csv(_results(study))
     if others := [word for word in typed if word not in PARTS]:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
     for column, word in typed.items():
         _there(study, column, word, rows)
         rows = [row for row in rows if str(getattr(row, column)) in ("", word)]
-    swept = dict.fromkeys(row.attack for row in rows if radius_of(row.attack))
-    labels = _labels(list(dict.fromkeys(row.defense for row in rows)), list(swept))
+    # a report shows the radii of a sweep at equal success, and hides them elsewhere
+    rows = [
+        row
+        for row in rows
+        if row.attack == CLEAN or (report == "equal_success") == (radius_of(row.attack) is not None)
+    ]
+    attacks = dict.fromkeys(row.attack for row in rows if row.attack != CLEAN)
+    labels = _labels(list(dict.fromkeys(row.defense for row in rows)), list(attacks))
     made = build_tables(replace(labels, rows=rows, tables=[report]))
     if not made:
         raise ValueError(f"{study} has no such table: no attack ran at several radii")

@@ -221,11 +221,33 @@ def test_a_table_of_the_report_stands_whole_or_in_part(tables: dict[str, Any], t
         ("two report=equal_success detector=kda", "no detector=kda in two: did you mean 'kde'"),
         ("two report=equal_success detector=kde detector=knn", "detector: typed twice"),
         ("mine report=equal_success attacks=fgsm", "leave out attacks"),
-        ("mine report=equal", "report=equal: only report=equal_success is known"),
+        ("mine report=equal", "report=equal: ablation and equal_success are known"),
         ("plain report=equal_success", "no attack ran at several radii"),
     ):
         with pytest.raises(ValueError, match=told):
             tables["table"](mark)
+
+
+def test_an_ablation_has_a_row_for_each_defence_and_no_column_for_a_radius_of_a_sweep(
+    tables: dict[str, Any], tmp_path: Path
+) -> None:
+    clean = {"metric": "accuracy", "attack": "none", "detector": "", "bandwidth": "", "threat": ""}
+    rows = [
+        row
+        for name, value in (("ce", 0.9), ("pdm", 0.8))
+        for row in (
+            auc(value + 0.05, defense=name, **clean),
+            auc(value, defense=name),
+            auc(value - 0.1, defense=name, attack="fgsm[eps=0.1]"),
+        )
+    ]
+    study(tmp_path, "mine", rows)
+    head, _, *lines = tables["table"]("mine report=ablation").splitlines()
+    assert head == "| Defence | Clean images: Accuracy, % | AUC, paired rule: FGSM-0.05 |"
+    assert [line.split(" | ")[0] for line in lines[:2]] == ["| CE", "| PDM"]
+    assert ".900" in lines[0]
+    assert ".800" in lines[1]
+    assert "Every defence on MNIST" in lines[3]
 
 
 def test_attacks_of_a_clean_metric_say_nothing(tables: dict[str, Any], tmp_path: Path) -> None:
