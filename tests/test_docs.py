@@ -1,4 +1,4 @@
-"""The tutorial: what it says is run, in a process that has neither Hydra nor Lightning."""
+"""The pages: what they show is run, in a process that has neither Hydra nor Lightning; their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", TUTORIAL, flags=re.DOTALL)
 #: Whoever imports one of these is stopped.
@@ -56,8 +57,22 @@ def test_the_page_of_a_package(name: str, tmp_path: Path) -> None:
     assert today.stdout == text, f"docs/{name}.md tells of other docstrings: make docs"
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
-        words = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", words):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def anchors(page: Path) -> set[str]:
+    """What a link can name after ``#``: the headings, as GitHub writes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "results" / "README.md", *sorted(DOCS.glob("*.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    words = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", words):
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target

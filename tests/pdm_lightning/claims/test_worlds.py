@@ -28,8 +28,8 @@ def test_there_are_enough_and_each_has_its_place() -> None:
     assert len(set(IDS)) == len(IDS)
     assert all(claim.section and claim.where and claim.says and claim.kinds and claim.on for claim in CLAIMS)
     assert {claim.section[:3] for claim in CLAIMS} >= {"2 T", "3.3", "3.5", "4.1", "4.2", "4.3", "4.4"}
-    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    assert f"opens with {len(CLAIMS)} claims" in " ".join(readme.split())
+    page = (RESULTS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"opens with {len(CLAIMS)} claims" in " ".join(page.split())
     # the page and the files group neighbours: no section comes twice
     sections = [claim.section for claim in CLAIMS]
     changes = [name for place, name in enumerate(sections) if place == 0 or sections[place - 1] != name]
@@ -139,7 +139,7 @@ def verdicts(table: str) -> dict[str, str]:
 
 
 def test_gray_box_that_was_measured() -> None:
-    """What the README says of its own Table 2 on MNIST."""
+    """What this project says of its own Table 2 on MNIST."""
     found = verdicts("mnist_table2")
     refuted = {"pdm-best-fgsm_010", "pdm-best-bim_010", "auc-mnist-base", "auc-mnist-rce", "auc-mnist-pdm"}
     assert {name for name in refuted if found[name] != "not reproduced"} == set()

@@ -219,9 +219,9 @@ def test_every_flipped_bit_of_the_tensors_is_seen(file: Path) -> None:
             Guard.load(file)
 
 
-def test_the_readme_s_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## A detector for your own classifier")[2].partition("\n## ")[0]
+def test_the_page_s_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "guard.md").read_text(encoding="utf-8")
+    section = page.partition("## A detector for your own classifier")[2].partition("\n## ")[0]
     code = section.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     monkeypatch.chdir(tmp_path)
