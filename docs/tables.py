@@ -13,7 +13,6 @@ cells exists.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -86,13 +85,12 @@ def table(words: str) -> str:
 def _table(studies: str = "", *words: str) -> str:
     typed: dict[str, str] = {}
     for word in words:
-        key, _, typed[key] = word.partition("=")
-        if not typed[key] or key not in (*DEFAULTS, "report"):
+        key, _, value = word.partition("=")
+        if not value or key not in (*DEFAULTS, "report"):
             raise ValueError(f"'{word}' is no WORD=VALUE; known are {', '.join(DEFAULTS)}, report")
-    if twice := [
-        key for key, count in Counter(word.partition("=")[0] for word in words).items() if count > 1
-    ]:
-        raise ValueError(f"{', '.join(twice)}: typed twice")
+        if key in typed:
+            raise ValueError(f"{key}: typed twice")
+        typed[key] = value
     if "report" in typed:
         return _reported(studies, **typed)
     asked = DEFAULTS | typed
@@ -134,7 +132,7 @@ def _reported(study: str, report: str, **typed: str) -> str:
     if others := [word for word in typed if word not in PARTS]:
         raise ValueError(f"report={report} is a whole table: leave out {', '.join(others)}")
     for column, word in typed.items():
-        _there(study, column, word, rows)
+        _there(study, column, word, _values(column, rows))
         rows = [row for row in rows if str(getattr(row, column)) in ("", word)]
     # a report shows the radii of a sweep at equal success, and hides them elsewhere
     rows = [
@@ -168,8 +166,8 @@ def _values(column: str, rows: Iterable[Row]) -> dict[str, Any]:
     return {str(value): value for row in rows if (value := getattr(row, column)) != ""}
 
 
-def _there(study: str, column: str, word: str, rows: Iterable[Row]) -> None:
-    if word not in (known := _values(column, rows)):
+def _there(study: str, column: str, word: str, known: Iterable[str]) -> None:
+    if word not in known:
         raise ValueError(f"no {column}={word} in {study}{_instead(word, known)}")
 
 
@@ -182,7 +180,7 @@ def _block(study: str, cube: Cube, typed: dict[str, str]) -> Block:
         if not word and len(known) > 1:
             raise ValueError(f"add {column}= (one of {', '.join(sorted(known))})")
         if column in typed:
-            _there(study, column, word, cube.rows)
+            _there(study, column, word, known)
         found[column] = known.get(word, word) if word else next(iter(known.values()), "")
     del found["metric"]
     return Block(**found)

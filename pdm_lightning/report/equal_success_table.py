@@ -12,7 +12,7 @@ from pdm_lightning.report import captions
 from pdm_lightning.report.cells import Block, Cube, Measure, aggregate, telling
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.rows import Row
-from pdm_lightning.report.sweep_tables import at_level
+from pdm_lightning.report.sweep_tables import around, at_level
 from pdm_lightning.report.tables import (
     Column,
     Footnotes,
@@ -55,16 +55,9 @@ class Curve:
     statuses: set[str] = field(default_factory=set)
     points: list[tuple[float, Row]] = field(default_factory=list)
 
-    def around(self, share: float) -> list[tuple[float, Row]]:
-        """The neighbouring points that have `share` between them; none where the sweep does not reach it."""
-        for pair in pairwise(self.points):
-            if min(x for x, _ in pair) <= share <= max(x for x, _ in pair):
-                return list(pair)
-        return []
-
     def at(self, seed: int, share: float) -> Row:
         """The AUC, with its interval and number of pairs, where `share` of the attacked images are fooled."""
-        pair = self.around(share)
+        pair = around(self.points, share)
         if not pair:
             # what is there, but elsewhere, is as good as too few
             statuses = {"n/a" if status == "ok" else status for status in self.statuses}
@@ -187,7 +180,7 @@ def _curves(cube: Cube, block: Block, data: str, defense: str, radii: Sweep) -> 
 
 def _measure(curves: Curves, share: float) -> Measure:
     """Seeds are interpolated one by one; the artifacts are those of the neighbours."""
-    points = [point for curve in curves.values() for point in curve.around(share)]
+    points = [point for curve in curves.values() for point in around(curve.points, share)]
     measure = aggregate(curve.at(seed, share) for seed, curve in curves.items())
     return replace(measure, artifacts=tuple(dict.fromkeys(row.artifact for _, row in points if row.artifact)))
 

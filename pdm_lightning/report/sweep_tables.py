@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from pdm_lightning.report import captions, formats
 from pdm_lightning.report.cells import Block, Cube, Measure, aggregate
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.rows import Row
 from pdm_lightning.report.tables import Cell, Column, Footnotes, Table, TableRow, capped_marks, make_cell
+
+T = TypeVar("T")
 
 #: The AUC of a detector that tells nothing: the level at which distortions are compared.
 LEVEL = 0.5
@@ -32,6 +35,14 @@ def sweep_tables(
     return tables
 
 
+def around(points: Iterable[tuple[float, T]], level: float) -> list[tuple[float, T]]:
+    """The first two neighbouring points with `level` between their first numbers; none where it lies outside."""
+    for pair in pairwise(points):
+        if min(x for x, _ in pair) <= level <= max(x for x, _ in pair):
+            return list(pair)
+    return []
+
+
 def at_level(points: Iterable[tuple[float, float]], level: float = LEVEL) -> float | None:
     """The second number where the first one is `level`, on the straight line between the neighbouring points.
 
@@ -47,11 +58,12 @@ def at_level(points: Iterable[tuple[float, float]], level: float = LEVEL) -> flo
     float or None
         None where `level` lies outside the points' first numbers, or there are fewer than two.
     """
-    for (one, start), (other, end) in pairwise(points):
-        if min(one, other) <= level <= max(one, other):
-            share = (level - one) / (other - one) if one != other else 0.5
-            return start + share * (end - start)
-    return None
+    pair = around(points, level)
+    if not pair:
+        return None
+    (one, start), (other, end) = pair
+    share = (level - one) / (other - one) if one != other else 0.5
+    return start + share * (end - start)
 
 
 def _in_order(members: Sequence[Block]) -> list[Block]:

@@ -29,14 +29,12 @@ def _names() -> dict[str, list[str]]:
 
 def names(config: Config) -> None:
     """ValueError for a name that the main file, or a part of it, has not; places may be given names at will."""
+    known = _names()
     for key in config:
-        if key not in _names():
-            raise ValueError(
-                f"{key}: there is no such option{nearest(str(key), _names()) or ': leave it out'}"
-            )
-    for key, known in _names().items():
-        if known and key in config:
-            only(config, key, known)
+        if key not in known:
+            raise ValueError(f"{key}: there is no such option{nearest(str(key), known) or ': leave it out'}")
+        if known[key]:
+            only(config, key, known[key])
 
 
 def budget(config: Config) -> None:

@@ -30,6 +30,7 @@ WORDS = [
     ("+seeds=1", "seeds: there is no such option: did you mean 'seed'?"),
     ("+nonsense.x=1", "nonsense: there is no such option: leave it out"),
     ("+detectors.bandwidth=loo", "detectors: there is no such option: did you mean 'detector'?"),
+    ("name='a=b'", "name=a=b: a folder's name needed"),
     ("+logger.tag=[a]", "logger.tag: there is no such option: did you mean 'tags'?"),
     # an unused term with a name mistyped would be another row for the same model
     (
