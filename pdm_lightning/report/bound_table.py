@@ -23,10 +23,10 @@ ATTACK = {
 }
 CAPTION = (
     "eta: smallest distance between embeddings of two classes, over the correctly classified test images, and the 1 % "
-    "quantile of each one's distance to its nearest of another class. ||J||: Frobenius norm of the Jacobian of the "
-    "embedding with respect to the image, mean over images. Rank correlation (Spearman) of eta / ||J|| with the L2 "
-    "distance that the attack needed, image by image; the share of images that needed less than eta / ||J|| shows that "
-    "it is an approximation, and no bound."
+    "quantile of each one's distance to its nearest of another class (extremes, without an interval). ||J||: Frobenius "
+    "norm of the Jacobian of the embedding with respect to the image, mean over images. Rank correlation (Spearman) of "
+    "eta / ||J|| with the L2 distance that the attack needed, image by image; the share of images that needed less "
+    "than eta / ||J|| shows that it is an approximation, and no bound."
 )
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from pdm_lightning.report import captions
 from pdm_lightning.report.cells import Block, Cube, Measure, aggregate, telling
+from pdm_lightning.report.contrast import unpaired
 from pdm_lightning.report.results import StudyResult
 from pdm_lightning.report.rows import Row
 from pdm_lightning.report.sweep_tables import around, at_level
@@ -32,7 +33,8 @@ _CAPTION = (
     "one radius, AUCs compare as well how near each model is to being fooled."
 )
 _DIFFERENCES = (
-    "Last columns: each defence minus the one before it, seed by seed; that of a single seed has no interval."
+    "Last columns: each defence minus the one before it, seed by seed; a seed's interval takes its two AUCs for "
+    "independent (Newcombe 1998, method 10), n is the smaller of both."
 )
 _NOT_REACHED = (
     "n/a: the share lies between no two radii that have an AUC; of a difference, in no seed for both."
@@ -189,10 +191,11 @@ def _minus(other: Curves, one: Curves, share: float) -> Measure:
     """The difference of two defences, seed by seed; a seed that one of them lacks is counted."""
     rows = []
     for seed in sorted(other.keys() | one.keys()):
-        ends = [curves.get(seed, Curve()).at(seed, share) for curves in (other, one)]
-        left, right = (row.value for row in ends)
-        if left is None or right is None:
+        left, right = (curves.get(seed, Curve()).at(seed, share) for curves in (other, one))
+        if left.value is None or right.value is None:
             rows.append(Row(seed=seed, metric=_MINUS, status="n/a"))
         else:
-            rows.append(Row(seed=seed, metric=_MINUS, value=left - right))
+            gap = unpaired(aggregate([left]), aggregate([right]))
+            n = min((row.n for row in (left, right) if row.n is not None), default=None)
+            rows.append(Row(seed=seed, metric=_MINUS, value=gap.value, ci_low=gap.low, ci_high=gap.high, n=n))
     return aggregate(rows)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pdm_lightning.card import judge
 from pdm_lightning.report.formats import NORMS
 from pdm_lightning.report.results import Failure, StudyResult
 from pdm_lightning.report.rows import Row, row_of
+from pdm_lightning.stages.agreement import agreement
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import averages, compare, measure
@@ -178,10 +179,8 @@ class _Reader:
         node = entry.nodes.get("surrogate")
         artifact = self.artifact(node) if node is not None and node.kind == "proxy" else None
         if node is not None and artifact is not None:
-            found = artifact.json("proxy.json")
             place = {"artifact": node.key, "attack": "none", "n_attacked": None, "note": ""}
-            measured = {"value": found["agreement"], "n": found["images"]}
-            yield row_of(common | place, "proxy_agreement", measured)
+            yield row_of(common | place, "proxy_agreement", asdict(agreement(artifact)))
 
     def worst(self, runs: Iterable[Worst], notes: dict[str, str]) -> Iterator[Row]:
         """Each image in the hands of the attack that harms it most; the caps of the attacks are its caps.

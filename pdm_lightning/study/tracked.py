@@ -9,6 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from pdm_lightning.manifest import content_digest
 from pdm_lightning.report import StudyResult
 from pdm_lightning.report.rows import COLUMNS, Row
+from pdm_lightning.stages.agreement import agreement
 from pdm_lightning.stages.context import Context
 from pdm_lightning.store import Artifact, CorruptArtifact
 from pdm_lightning.study import exhibits
@@ -144,8 +146,7 @@ class _Records:
             if trained.get(name) is not None
         }
         if node.kind == "proxy":
-            found = artifact.json("proxy.json")
-            metrics["proxy_agreement"] = Measured(found["agreement"], n=found["images"])
+            metrics["proxy_agreement"] = Measured(*astuple(agreement(artifact)))
         metrics |= _metrics(self.rows.get(entry.nodes["clean"].key, []) if entry else [])
         settings = node.runtime["axes"], node.spec
 

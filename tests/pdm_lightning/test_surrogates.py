@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from attacks import fold
@@ -195,6 +196,8 @@ def test_rows_of_surrogates_and_of_no_other(threat_study: Any) -> None:
     assert (row.attack, row.threat.partition("[")[0], row.n) == ("none", "black_box", 257)
     proxy = threat_study.artifact(threat_study.node("black_box", "cw_wb", "surrogate"))
     assert row.value == proxy.json("proxy.json")["agreement"]
+    wilson = binomtest(round(257 * row.value), 257).proportion_ci(method="wilson")
+    assert (row.ci_low, row.ci_high) == pytest.approx((wilson.low, wilson.high))
     assert row.artifact == proxy.key
 
 
